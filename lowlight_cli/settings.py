@@ -1,0 +1,78 @@
+"""What a caller may choose, as frozen dataclasses. Every default stands here once; the command line reads them.
+
+Standard library only: the command line imports this module to print `--help`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lowlight_cli.errors import SettingsError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Metadata = Literal["keep", "strip", "no-gps"]
+
+DEFAULT_MODEL = "darkir-small"
+DEFAULT_SUFFIX = "_lowlight"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut. `size` is a tile's side in pixels, 0 for the whole picture, None to choose from memory.
+
+    `overlap` is the width in pixels over which neighbouring tiles are blended, on top of the backend's exact halo.
+    """
+
+    size: int | None = None
+    overlap: int = 32
+
+    def __post_init__(self) -> None:
+        _require(self.size is None or self.size == 0 or self.size >= 16, "--tile is auto, 0 or at least 16")
+        _require(0 <= self.overlap <= 1024, "--overlap lies between 0 and 1024 pixels")
+        _require(not self.size or self.overlap <= self.size // 2, "--overlap is at most half of --tile")
+
+
+@dataclass(frozen=True)
+class Tone:
+    """How far the result goes. The defaults leave the backend's result as it is.
+
+    `strength` blends from the input (0) to the result (1); `exposure` moves the result by that many stops in
+    linear light; `protect_highlights` (0..1) takes the input's own bright areas back; `denoise` (0..1) is offered by
+    backends that part noise from light; None leaves it at the backend's own.
+    """
+
+    strength: float = 1.0
+    exposure: float = 0.0
+    protect_highlights: float = 0.0
+    denoise: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.strength <= 1.0, "--strength lies between 0 and 1")
+        _require(-8.0 <= self.exposure <= 8.0, "--exposure lies between -8 and 8 stops")
+        _require(0.0 <= self.protect_highlights <= 1.0, "--protect-highlights lies between 0 and 1")
+        _require(self.denoise is None or 0.0 <= self.denoise <= 1.0, "--denoise lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps."""
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    tiling: Tiling = Tiling()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How results are written. `format` and `quality` of None mean the input's own format and quality."""
+
+    format: str | None = None
+    quality: int | None = None
+    metadata: Metadata = "keep"
+
+    def __post_init__(self) -> None:
+        _require(self.quality is None or 1 <= self.quality <= 100, "--quality lies between 1 and 100")
