@@ -1,0 +1,1 @@
+"""DarkIR: one trained network against darkness, noise and blur."""

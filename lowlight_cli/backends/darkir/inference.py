@@ -1,0 +1,342 @@
+"""DarkIR in the form that pictures run through: the same function as `network.DarkIR`, written for speed.
+
+What changes, block by block, and why it is the same (measured on a CPU, where the convolutions are a small part):
+
+- `beta` and `gamma` are factors on the output of a linear map, so they go into its weights. In the encoder `gamma`
+  scales irfft2(magnitude * direction) channel by channel, which is linear in the magnitude: into `process1`.
+- Channel attention scales the channels that `conv3` reads: for one picture it goes into `conv3`'s weights.
+- A 3x3 convolution with two channels per group is slow everywhere. It is the sum of two depthwise ones: on the
+  channels as they are and on the channels swapped in pairs, and `conv1`, linear, can put out both.
+- The spectrum wants channels-first memory, all else channels-last. A plain copy between the two is slow on a CPU; a
+  matrix product with the diagonal of norm2's weights writes the other layout and applies the weights on its way.
+- Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowlight_cli.backends.darkir.network import (
+    CrossScaleFusion,
+    DarkIR,
+    DBlock,
+    EBlock,
+    FreMLP,
+    LayerNorm2d,
+    pad_to_multiple,
+    simple_gate,
+)
+
+Pool = Callable[[Tensor], Tensor]
+
+# Added to the real parts of a spectrum: far below rounding for any value that matters, but its square is still a
+# normal float32 number. It gives X/|X| the direction 1 where X = 0 without a comparison.
+_TINY = 1e-18
+
+
+def pool_here(x: Tensor) -> Tensor:
+    """Average each channel over the map at hand: `(N, C, H, W)` -> `(N, C, 1, 1)`."""
+    return x.mean((2, 3), keepdim=True)
+
+
+class PoolRecord:
+    """Pooled vectors in the order in which the network asks for them.
+
+    `record` notes the average over everything in a batch as one vector; `replay` hands them out again, one pass of
+    the network per call.
+    """
+
+    def __init__(self) -> None:
+        self.vectors: list[Tensor] = []
+
+    def record(self, x: Tensor) -> Tensor:
+        vector = x.mean((0, 2, 3), keepdim=True)
+        self.vectors.append(vector)
+        return vector
+
+    def replay(self) -> Pool:
+        vectors: Iterator[Tensor] = iter(self.vectors)
+        return lambda _: next(vectors)
+
+
+def _matrix(conv: nn.Module) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    return conv.weight[:, :, 0, 0]
+
+
+def _bias(conv: nn.Module) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return conv.bias
+
+
+class _Folded(nn.Module):
+    """Holds tensors that are no parameters any more, in the working dtype."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def keep(self, name: str, value: Tensor, *, dtype: torch.dtype | None = None) -> None:
+        held = value.detach().to(dtype or self.dtype)
+        layout = torch.channels_last if held.dim() == 4 else torch.contiguous_format
+        self.register_buffer(name, held.clone(memory_format=layout))
+
+
+class _Pointwise(_Folded):
+    """A 1x1 convolution; `scale` multiplies its outputs."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Module, dtype: torch.dtype, *, scale: Tensor | None = None) -> None:
+        super().__init__(dtype)
+        factor = torch.ones(1) if scale is None else scale.flatten()
+        self.keep("weight", _matrix(conv)[:, :, None, None] * factor[:, None, None, None])
+        self.keep("bias", _bias(conv) * factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
+
+    def scaled(self, x: Tensor, attention: Tensor) -> Tensor:
+        """Apply to `x * attention`, `(N, C, 1, 1)`, without that product for a single picture."""
+        if len(attention) == 1:
+            return F.conv2d(x, self.weight * attention, self.bias)
+        return F.conv2d(x * attention, self.weight, self.bias)
+
+
+class _Norm(_Folded):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: LayerNorm2d, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.keep("weight", norm.weight)
+        self.keep("bias", norm.bias)
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return rows.permute(0, 3, 1, 2)
+
+
+class _Depthwise(_Folded):
+    """A sum of depthwise 3x3 convolutions of different dilations over the same input."""
+
+    bias: Tensor
+
+    def __init__(self, convs: list[nn.Conv2d], dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.dilations = [conv.dilation[0] for conv in convs]
+        for index, conv in enumerate(convs):
+            self.keep(f"weight{index}", conv.weight)
+        self.keep("bias", torch.stack([_bias(conv) for conv in convs]).sum(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for index, dilation in enumerate(self.dilations):
+            weight: Tensor = getattr(self, f"weight{index}")
+            bias = None if index else self.bias
+            part = F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=x.shape[1])
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+
+class _Paired(_Folded):
+    """`conv1` followed by the 3x3 convolution of two channels per group, as two depthwise ones."""
+
+    own: Tensor
+    other: Tensor
+    bias: Tensor
+    swapped_weight: Tensor
+    swapped_bias: Tensor
+
+    def __init__(self, conv1: nn.Module, grouped: nn.Conv2d, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.straight = _Pointwise(conv1, dtype)
+        channels = torch.arange(grouped.out_channels)
+        self.keep("own", grouped.weight[channels, channels % 2].unsqueeze(1))
+        self.keep("other", grouped.weight[channels, 1 - channels % 2].unsqueeze(1))
+        self.keep("bias", _bias(grouped))
+        self.keep("swapped_weight", _matrix(conv1)[channels ^ 1][:, :, None, None])
+        self.keep("swapped_bias", _bias(conv1)[channels ^ 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.straight(x)
+        swapped = F.conv2d(x, self.swapped_weight, self.swapped_bias)
+        out = F.conv2d(wide, self.own, self.bias, padding=1, groups=wide.shape[1])
+        return out.add_(F.conv2d(swapped, self.other, padding=1, groups=wide.shape[1]))
+
+
+class _Frequency(_Folded):
+    """norm2 and FreMLP: returns gamma * freq(norm2(y)) for channels-last `y`, in float32 throughout."""
+
+    enter: Tensor
+    enter_bias: Tensor
+    into: Tensor
+    into_bias: Tensor
+    outof: Tensor
+    outof_bias: Tensor
+
+    def __init__(self, freq: FreMLP, norm: LayerNorm2d, gamma: Tensor) -> None:
+        super().__init__(torch.float32)
+        self.floor = freq.direction_floor
+        self.eps = norm.eps
+        scale = gamma.flatten()
+        self.keep("enter", torch.diag(norm.weight))
+        self.keep("enter_bias", norm.bias[:, None])
+        self.keep("into", _matrix(freq.process1[0]))
+        self.keep("into_bias", _bias(freq.process1[0])[:, None])
+        self.keep("outof", _matrix(freq.process1[2]) * scale[:, None])
+        self.keep("outof_bias", (_bias(freq.process1[2]) * scale)[:, None])
+
+    def forward(self, y: Tensor) -> Tensor:
+        return torch.stack([self._one(picture) for picture in y]) if len(y) > 1 else self._one(y[0])[None]
+
+    def _one(self, y: Tensor) -> Tensor:
+        channels, height, width = y.shape
+        rows = F.layer_norm(y.permute(1, 2, 0).float(), (channels,), eps=self.eps)
+        normed = torch.addmm(self.enter_bias, self.enter, rows.reshape(-1, channels).t())
+        spectrum = torch.fft.rfft2(normed.view(channels, height, width))
+        parts = torch.view_as_real(spectrum)
+        parts[..., 0].add_(_TINY)
+        magnitude = spectrum.abs().view(channels, -1)
+        if self.floor:
+            magnitude.square_().add_(self.floor**2).sqrt_()
+        hidden = F.leaky_relu_(torch.addmm(self.into_bias, self.into, magnitude), 0.1)
+        wanted = torch.addmm(self.outof_bias, self.outof, hidden)
+        parts.mul_(wanted.div_(magnitude).view(*spectrum.shape, 1))
+        return torch.fft.irfft2(spectrum, s=(height, width)).to(y.dtype)
+
+
+class _EBlock(_Folded):
+    def __init__(self, block: EBlock, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.norm = _Norm(block.norm1, dtype)
+        self.extra = (
+            _Depthwise([block.extra_conv], dtype) if isinstance(block.extra_conv, nn.Conv2d) else nn.Identity()
+        )
+        self.widen = _Pointwise(block.conv1, dtype)
+        self.branches = _Depthwise([b.branch[0] for b in block.branches], dtype)  # type: ignore[union-attr,index,misc]
+        self.attention = _Pointwise(block.sca[1], dtype)
+        self.project = _Pointwise(block.conv3, dtype, scale=block.beta)
+        self.frequency = _Frequency(block.freq, block.norm2, block.gamma)
+
+    def forward(self, x: Tensor, pool: Pool) -> Tensor:
+        gated = simple_gate(self.branches(self.widen(self.extra(self.norm(x)))))
+        y = self.project.scaled(gated, self.attention(pool(gated))).add_(x)
+        return y.addcmul_(y, self.frequency(y))
+
+
+class _DBlock(_Folded):
+    def __init__(self, block: DBlock, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.norm1 = _Norm(block.norm1, dtype)
+        self.widen: nn.Module = (
+            _Paired(block.conv1, block.extra_conv, dtype)
+            if isinstance(block.extra_conv, nn.Conv2d)
+            else _Pointwise(block.conv1, dtype)
+        )
+        self.branches = _Depthwise([b.branch[0] for b in block.branches], dtype)  # type: ignore[union-attr,index,misc]
+        self.attention = _Pointwise(block.sca[1], dtype)
+        self.project = _Pointwise(block.conv3, dtype, scale=block.beta)
+        self.norm2 = _Norm(block.norm2, dtype)
+        self.grow = _Pointwise(block.conv4, dtype)
+        self.shrink = _Pointwise(block.conv5, dtype, scale=block.gamma)
+
+    def forward(self, x: Tensor, pool: Pool) -> Tensor:
+        gated = simple_gate(self.branches(self.widen(self.norm1(x))))
+        y = self.project.scaled(gated, self.attention(pool(gated))).add_(x)
+        return self.shrink(simple_gate(self.grow(self.norm2(y)))).add_(y)
+
+
+class _Fusion(_Folded):
+    def __init__(self, fusion: CrossScaleFusion, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.fuse = _Pointwise(fusion.fuse[0], dtype)
+        self.squeeze = _Pointwise(fusion.gate[1], dtype)
+        self.excite = _Pointwise(fusion.gate[3], dtype)
+
+    def forward(self, skip: Tensor, up: Tensor, pool: Pool) -> Tensor:
+        fused = self.fuse(torch.cat([skip, up], dim=1)).relu_()
+        gate = self.excite(self.squeeze(pool(fused)).relu_()).sigmoid_()
+        return torch.lerp(up, skip, gate)
+
+
+class FoldedDarkIR(_Folded):
+    """A DarkIR ready for pictures: same numbers as the network it was folded from, several times sooner."""
+
+    intro_weight: Tensor
+    intro_bias: Tensor
+    ending_weight: Tensor
+    ending_bias: Tensor
+    side_weight: Tensor
+    side_bias: Tensor
+
+    def __init__(self, network: DarkIR, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        for name, conv in (("intro", network.intro), ("ending", network.ending), ("side", network.side_out)):
+            self.keep(f"{name}_weight", conv.weight)
+            self.keep(f"{name}_bias", _bias(conv))
+
+        def encoder(stage: nn.Module) -> nn.ModuleList:
+            return nn.ModuleList(_EBlock(block, dtype) for block in stage.modules_list)  # type: ignore[union-attr,arg-type]
+
+        def decoder(stage: nn.Module) -> nn.ModuleList:
+            return nn.ModuleList(_DBlock(block, dtype) for block in stage.modules_list)  # type: ignore[union-attr,arg-type]
+
+        self.encoders = nn.ModuleList(encoder(stage) for stage in network.encoders)
+        self.middle_enc = encoder(network.middle_blks_enc)
+        self.middle_dec = decoder(network.middle_blks_dec)
+        self.decoders = nn.ModuleList(decoder(stage) for stage in network.decoders)
+        self.fusions = nn.ModuleList(_Fusion(fusion, dtype) for fusion in network.csf_blocks)  # type: ignore[arg-type]
+        for level, down in enumerate(network.downs):
+            self.keep(f"down{level}_weight", down.weight)  # type: ignore[arg-type]
+            self.keep(f"down{level}_bias", _bias(down))
+        for level, up in enumerate(network.ups):
+            self.keep(f"up{level}_weight", up[0].weight)  # type: ignore[index,union-attr,arg-type]
+        self.img_channel = network.img_channel
+        self.multiple_of = network.multiple_of
+
+    def forward(self, image: Tensor, pool: Pool = pool_here) -> Tensor:
+        """Enhance `(N, C, H, W)` in [0, 1]; the result is not clamped. Same shape, less the conditioning channels."""
+        return self._run(image, pool)[1]
+
+    def with_side(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(side, out)` as the training network does with `side_loss=True`."""
+        light, out = self._run(image, pool_here)
+        return F.conv2d(light, self.side_weight, self.side_bias, padding=1), out
+
+    def _run(self, image: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+        padded = pad_to_multiple(image, self.multiple_of).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(padded, self.intro_weight, self.intro_bias, padding=1)
+        skips: list[Tensor] = []
+        for level, encoder in enumerate(self.encoders):
+            x = self._through(encoder, x, pool)
+            skips.append(x)
+            x = F.conv2d(x, getattr(self, f"down{level}_weight"), getattr(self, f"down{level}_bias"), stride=2)
+        light = self._through(self.middle_enc, x, pool)
+        x = self._through(self.middle_dec, light, pool) + light
+        for level, decoder in enumerate(self.decoders):
+            x = F.pixel_shuffle(F.conv2d(x, getattr(self, f"up{level}_weight")), 2)
+            x = x.contiguous(memory_format=torch.channels_last)
+            skip = skips.pop()
+            x = self.fusions[level](skip, x, pool) if len(self.fusions) else x.add_(skip)
+            del skip
+            x = self._through(decoder, x, pool)
+        out = F.conv2d(x, self.ending_weight, self.ending_bias, padding=1).add_(padded[:, : self.img_channel])
+        return light, out[..., : image.shape[-2], : image.shape[-1]]
+
+    @staticmethod
+    def _through(blocks: nn.Module, x: Tensor, pool: Pool) -> Tensor:
+        for block in blocks:  # type: ignore[attr-defined]
+            x = block(x, pool)
+        return x
+
+
+def fold(network: DarkIR, *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
+    """Fold a trained network for inference in float32 or bfloat16 (the spectrum stays in float32 either way)."""
+    return FoldedDarkIR(network, dtype).eval()

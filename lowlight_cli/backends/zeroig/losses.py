@@ -1,0 +1,297 @@
+"""The loss ZERO-IG fits its networks with, term by term: a picture teaches its own networks by self-consistency.
+
+Source: Shi et al., "ZERO-IG", CVPR 2024, and the behaviour of the authors' code, oddities included (each is named
+where it happens). Equal to theirs, and written to be fast: box filters in place of unfolded patches, a separable
+blur, one-sided differences counted twice, half-size passes of the denoisers as one batch.
+
+A picture is halved in two ways: along the anti-diagonal and along the diagonal of each 2x2 block. What the halves
+share is picture, what they do not is noise. `halves` stacks both in one batch, so that "each against the other"
+reads `mse(a, _other(b))`; the mean over both is half the sum of two means, hence factors of 2000 for the paper's 1000.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lowlight_cli.backends.zeroig.network import EPS, ZeroIG
+
+TINY = 1e-9
+MIDDLE_GREY = 0.5  # the mean brightness a picture is lifted to
+_GREY = (0.144, 0.587, 0.299)  # over R, G, B in this order, as the authors wrote it
+_YCBCR = ((0.257, -0.148, 0.439), (0.564, -0.291, -0.368), (0.098, 0.439, -0.071))
+_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2))
+
+
+class Passes(NamedTuple):
+    """All that one training evaluation computes, once. The paper's symbols stand beside each; N pictures."""
+
+    image: Tensor  # x, (N, 3, H, W)
+    clean: Tensor  # L2: x without its predicted noise
+    clean_halves: Tensor  # P1, P2: the halves of x without theirs, (2N, 3, H/2, W/2)
+    light: Tensor  # s2: the illumination map
+    enhanced: Tensor  # H2
+    enhanced_halves: Tensor  # H11, s21 and H12, s22, (2N, 6, H/2, W/2)
+    denoised_halves: Tensor  # H13, s13 and H14, s14 (Q1, Q2), (2N, 6, H/2, W/2)
+    denoised: Tensor  # H3
+    denoised_light: Tensor  # s3
+
+
+class Terms(NamedTuple):
+    """The seven terms, weighted as they enter the loss; scalars."""
+
+    enhancement: Tensor
+    first_denoising: Tensor
+    second_denoising: Tensor
+    colour: Tensor
+    illumination: Tensor
+    texture: Tensor
+    noise_variance: Tensor
+
+
+def zero_shot_loss(network: ZeroIG, image: Tensor) -> Tensor:
+    """Return ZERO-IG's loss, a scalar, for RGB `(N, 3, H, W)` in [0, 1] with both sides at least 12 pixels.
+
+    `network` should be in train mode; batch norm then uses the picture's own statistics.
+    """
+    return total(zero_shot_terms(training_passes(network, image)))
+
+
+def total(terms: Terms) -> Tensor:
+    """Add the seven weighted terms."""
+    return torch.stack(terms).sum()
+
+
+def training_passes(network: ZeroIG, image: Tensor) -> Passes:
+    """Run all networks as training needs them: on the picture and on its two halves."""
+    lifted = image + EPS
+    lifted_halves = halves(lifted)
+    clean = (lifted - network.denoise_1(lifted)).clamp(EPS, 1.0)
+    clean_halves = lifted_halves - network.denoise_1(lifted_halves)
+    light = network.enhance(clean.detach())
+    enhanced = (lifted / light).clamp(EPS, 1.0)
+    light_halves = halves(light)
+    enhanced_halves = torch.cat(((lifted_halves / light_halves).clamp(EPS, 1.0), light_halves), dim=1)
+    denoised_halves = _without_noise(network, enhanced_halves)
+    denoised = _without_noise(network, torch.cat((enhanced, light), dim=1))
+    return Passes(
+        image=image,
+        clean=clean,
+        clean_halves=clean_halves,
+        light=light,
+        enhanced=enhanced,
+        enhanced_halves=enhanced_halves,
+        denoised_halves=denoised_halves,
+        denoised=denoised[:, :3],
+        denoised_light=denoised[:, 3:],
+    )
+
+
+def _without_noise(network: ZeroIG, both: Tensor) -> Tensor:
+    # The gradient flows through the network's argument, not through the minuend.
+    return (both.detach() - network.denoise_2(both)).clamp(EPS, 1.0)
+
+
+def zero_shot_terms(passes: Passes, *, exposure: Tensor | None = None) -> Terms:
+    """Return the seven terms. `exposure` replaces the brightening factors, `(N, 1, 1, 1)`, of `exposure_factor`."""
+    return Terms(
+        enhancement=enhancement(passes, exposure),
+        first_denoising=first_denoising(passes),
+        second_denoising=second_denoising(passes),
+        colour=colour(passes),
+        illumination=illumination(passes),
+        texture=texture(passes),
+        noise_variance=noise_variance(passes),
+    )
+
+
+def exposure_factor(clean: Tensor) -> Tensor:
+    """Return how many times brighter each picture should be, in [1, 25]: `(N, 3, H, W)` to `(N, 1, 1, 1)`."""
+    return (MIDDLE_GREY / (grey(clean).mean(dim=(1, 2, 3), keepdim=True) + TINY)).clamp(1.0, 25.0)
+
+
+def enhancement(passes: Passes, exposure: Tensor | None = None) -> Tensor:
+    """Term 1: the illumination map follows the cleaned picture's brightness, is smooth, and lifts it to its target.
+
+    The target illumination is (a L)^a 0.7^-a / a for the factor a that brings the picture to middle grey.
+    """
+    clean, light = passes.clean.detach(), passes.light
+    factor = exposure_factor(clean) if exposure is None else exposure
+    lifted = factor * clean
+    # In fp32 the power may overflow to infinity; the clamp takes that as the bright end it is.
+    target = (lifted**factor * 0.7**-factor / factor).clamp(TINY, 1.0)
+    return (
+        700 * F.mse_loss(light, target)
+        + 1000 * F.mse_loss((clean / light).clamp(TINY, 0.8), lifted.clamp(TINY, 1.0))
+        + 5 * smoothness(light, clean)
+        + 1600 * total_variation(light)
+    )
+
+
+def first_denoising(passes: Passes) -> Tensor:
+    """Term 2: one half of the picture, cleaned, equals the other half, and equals the half of the cleaned picture."""
+    noisy = halves(passes.image + TINY)
+    return 2000 * (
+        F.mse_loss(noisy, _other(passes.clean_halves))
+        + F.mse_loss(passes.clean_halves, halves(passes.clean))
+    )
+
+
+def second_denoising(passes: Passes) -> Tensor:
+    """Term 3: the same for the brightened picture and its illumination map."""
+    return 2000 * (
+        F.mse_loss(passes.denoised_halves, _other(passes.enhanced_halves.detach()))
+        + F.mse_loss(passes.denoised_halves[:, :3], halves(passes.denoised))
+    )
+
+
+def colour(passes: Passes) -> Tensor:
+    """Term 4: blurred, the result keeps the colours of the brightened clean picture."""
+    with torch.no_grad():
+        kept = blur((passes.clean / passes.light).clamp(0.0, 1.0))
+    return 10000 * F.mse_loss(kept, blur(passes.denoised))
+
+
+def illumination(passes: Passes) -> Tensor:
+    """Term 5: the second denoiser leaves the illumination map alone."""
+    return 1000 * F.mse_loss(passes.light.detach(), passes.denoised_light)
+
+
+def texture(passes: Passes) -> Tensor:
+    """Term 6: where the halves of the result differ in texture there is noise, and each becomes its 5x5 mean."""
+    result_halves = halves(passes.denoised)
+    first, second = result_halves.chunk(2)
+    mask = texture_mask(first, second)
+    # Where there is texture both are drawn to the first half, as the authors do; only there may gradients cancel.
+    kept = mask * first
+    flat = (1 - mask).repeat(2, 1, 1, 1) * _box_mean_reflect(result_halves)
+    return 20000 * F.mse_loss(result_halves, flat + kept.repeat(2, 1, 1, 1))
+
+
+def noise_variance(passes: Passes) -> Tensor:
+    """Term 7: what the second denoiser takes away varies locally as much as the brightened picture did."""
+    noise = passes.denoised - passes.enhanced
+    return 1000 * F.mse_loss(local_variance(passes.enhanced), local_variance(noise))
+
+
+def grey(image: Tensor) -> Tensor:
+    """Return the weighted sum of the channels, `(N, 3, H, W)` to `(N, 1, H, W)`; red weighs as blue should."""
+    return _GREY[0] * image[:, :1] + _GREY[1] * image[:, 1:2] + _GREY[2] * image[:, 2:]
+
+
+def halves(image: Tensor) -> Tensor:
+    """Return both half-size pictures, `(N, C, H, W)` to `(2N, C, H // 2, W // 2)`.
+
+    The first N are the means of the anti-diagonal pixels of each 2x2 block, the next N of the diagonal ones; an odd
+    last row or column is dropped.
+    """
+    even = image[..., : image.shape[-2] // 2 * 2, : image.shape[-1] // 2 * 2]
+    upper_left, upper_right = even[..., 0::2, 0::2], even[..., 0::2, 1::2]
+    lower_left, lower_right = even[..., 1::2, 0::2], even[..., 1::2, 1::2]
+    return torch.cat((upper_right + lower_left, upper_left + lower_right)) * 0.5
+
+
+def _other(stacked: Tensor) -> Tensor:
+    first, second = stacked.chunk(2)
+    return torch.cat((second, first))
+
+
+def total_variation(light: Tensor) -> Tensor:
+    """Return the mean squared step down plus the mean squared step right, summed over channels, times 2.
+
+    Sums are divided by the number of steps of one channel, as upstream does.
+    """
+    down = light[..., 1:, :] - light[..., :-1, :]
+    right = light[..., :, 1:] - light[..., :, :-1]
+    return 2 * light.shape[1] * (down.square().mean() + right.square().mean())
+
+
+def smoothness(light: Tensor, guide: Tensor) -> Tensor:
+    """Return the weighted differences of `light` to 24 neighbours; the weight falls where `guide` differs too.
+
+    Neighbours p + d and p - d give the same sum, so twelve are computed and counted twice. The guide's colours are
+    those of `upstream_ycbcr`; with its scale of one against a 200 the weights stay within 2 % of 1.
+    """
+    colours = upstream_ycbcr(guide)
+    result = light.new_zeros(())
+    for down, right in _NEIGHBOURS:
+        near, far = _shifted(colours, down, right)
+        weight = torch.exp((near - far).square().sum(dim=1, keepdim=True) / -200)
+        near, far = _shifted(light, down, right)
+        result = result + (weight * (near - far).abs()).sum(dim=1).mean()
+    return 2 * result
+
+
+def _shifted(image: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+    height, width = image.shape[-2:]
+    left, start = max(-right, 0), max(right, 0)
+    columns = width - abs(right)
+    near = image[..., : height - down, left : left + columns]
+    return near, image[..., down:, start : start + columns]
+
+
+def upstream_ycbcr(image: Tensor) -> Tensor:
+    """Return the "YCbCr" the authors' code forms: not a transform of channels but of rows of three in memory.
+
+    Their code reads the contiguous NCHW buffer three numbers at a time. Kept for parity, and harmless: it only
+    guides weights close to 1.
+    """
+    matrix = image.new_tensor(_YCBCR)
+    offset = image.new_tensor((16.0, 128.0, 128.0)) / 255
+    return (image.contiguous().view(-1, 3) @ matrix + offset).view(image.shape)
+
+
+def texture_mask(first: Tensor, second: Tensor) -> Tensor:
+    """Return 1 where the local contrasts of two pictures agree (both flat or one texture), else 0; no gradient."""
+    with torch.no_grad():
+        one, other = _local_std(grey(first)), _local_std(grey(second))
+        agreement = 2 * one * other / (one.square() + other.square() + 1e-5)
+        return (agreement > 0.975).to(first.dtype)
+
+
+def _local_std(image: Tensor) -> Tensor:
+    # Centred first: the difference of two means loses digits in proportion to the mean's square.
+    centred = image - image.mean(dim=(2, 3), keepdim=True)
+    mean = _box_mean_reflect(centred)
+    variance = _box_mean_reflect(centred.square()) - mean.square()
+    return (variance.clamp_min(0) + TINY).sqrt()
+
+
+def _box_mean_reflect(image: Tensor) -> Tensor:
+    padded = F.pad(image, (2, 2, 2, 2), mode="reflect")
+    return F.avg_pool2d(F.avg_pool2d(padded, (5, 1), stride=1), (1, 5), stride=1)
+
+
+def local_variance(image: Tensor) -> Tensor:
+    """Return the 5x5 mean of squared distances to the 5x5 mean at the same pixel; beyond the border is zero."""
+    return _box_mean_zero((image - _box_mean_zero(image)).square())
+
+
+def _box_mean_zero(image: Tensor) -> Tensor:
+    columns = F.avg_pool2d(image, (5, 1), stride=1, padding=(2, 0))
+    return F.avg_pool2d(columns, (1, 5), stride=1, padding=(0, 2))
+
+
+def blur(image: Tensor) -> Tensor:
+    """Blur with the authors' 21x21 kernel, reflected at the border; sides at least 11.
+
+    Their kernel is the square root of an outer product, so it parts into two one-dimensional passes.
+    """
+    channels = image.shape[1]
+    kernel = blur_kernel(image).expand(channels, 1, 21)
+    padded = F.pad(image, (10, 10, 10, 10), mode="reflect")
+    rows = F.conv2d(padded, kernel[:, :, None, :], groups=channels)
+    return F.conv2d(rows, kernel[:, :, :, None], groups=channels)
+
+
+def blur_kernel(like: Tensor) -> Tensor:
+    """Return the blur's 21 weights, in the dtype and on the device of `like`; they sum to 1.
+
+    The 2D kernel is sqrt(outer(k, k)), k being differences of the normal distribution over linspace(-1 - i/2, 1 + i/2,
+    22), i = 3/21; so one dimension is sqrt(k), normalised.
+    """
+    reach = 1 + 3 / 21 / 2
+    edges = torch.linspace(-reach, reach, 22, dtype=torch.float64)
+    weights = torch.special.ndtr(edges).diff().sqrt()
+    return (weights / weights.sum()).to(like)
