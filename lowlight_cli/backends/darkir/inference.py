@@ -1,4 +1,4 @@
-"""DarkIR in the form that pictures run through: the same function as `network.DarkIR`, written for speed.
+"""DarkIR in the form that pictures run through: the same function as the trained one, written for speed.
 
 What changes, block by block, and why it is the same (measured on a CPU, where the convolutions are a small part):
 
@@ -8,32 +8,44 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 - A 3x3 convolution with two channels per group is slow everywhere. It is the sum of two depthwise ones: on the
   channels as they are and on the channels swapped in pairs, and `conv1`, linear, can put out both.
 - The spectrum wants channels-first memory, all else channels-last. A plain copy between the two is slow on a CPU; a
-  matrix product with the diagonal of norm2's weights writes the other layout and applies the weights on its way.
+  matrix product with the diagonal of norm2's weights writes the other layout and applies the weights on its way,
+  and norm2's bias is a constant, which the spectrum holds in its first element alone.
+- A bias costs a pass over the result in most matrix products: a row of ones below the magnitudes makes it a weight.
+- oneDNN's 1x1 convolution is twice as fast as the one that `conv2d` picks, and its depthwise one has no quick kernel
+  for padding beyond 8: zeros are put around the features first.
 - Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowlight_cli.backends.darkir.network import (
+from lowlight_cli.backends.darkir.blocks import (
+    Branch,
     CrossScaleFusion,
-    DarkIR,
     DBlock,
     EBlock,
     FreMLP,
     LayerNorm2d,
+    Stage,
     pad_to_multiple,
     simple_gate,
 )
+from lowlight_cli.device import reuse_large_buffers
+
+if TYPE_CHECKING:
+    from lowlight_cli.backends.darkir.network import DarkIR
 
 Pool = Callable[[Tensor], Tensor]
 
 # Added to the real parts of a spectrum: far below rounding for any value that matters, but its square is still a
 # normal float32 number. It gives X/|X| the direction 1 where X = 0 without a comparison.
 _TINY = 1e-18
+
+_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def pool_here(x: Tensor) -> Tensor:
@@ -61,15 +73,23 @@ class PoolRecord:
         return lambda _: next(vectors)
 
 
+def _conv(module: nn.Module) -> nn.Conv2d:
+    assert isinstance(module, nn.Conv2d)
+    return module
+
+
 def _matrix(conv: nn.Module) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return conv.weight[:, :, 0, 0]
+    return _conv(conv).weight[:, :, 0, 0]
 
 
 def _bias(conv: nn.Module) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    return conv.bias
+    bias = _conv(conv).bias
+    assert bias is not None
+    return bias
+
+
+def _branches(modules: nn.ModuleList) -> list[nn.Conv2d]:
+    return [_conv(branch.branch[0]) for branch in modules if isinstance(branch, Branch)]
 
 
 class _Folded(nn.Module):
@@ -85,6 +105,19 @@ class _Folded(nn.Module):
         self.register_buffer(name, held.clone(memory_format=layout))
 
 
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.is_cpu and _ONEDNN:
+        return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
+    return F.conv2d(x, weight, bias)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    padding = dilation
+    if x.is_cpu and dilation > 8:
+        x, padding = F.pad(x, (dilation, dilation, dilation, dilation)), 0
+    return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=x.shape[1])
+
+
 class _Pointwise(_Folded):
     """A 1x1 convolution; `scale` multiplies its outputs."""
 
@@ -98,13 +131,13 @@ class _Pointwise(_Folded):
         self.keep("bias", _bias(conv) * factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias)
+        return _pointwise(x, self.weight, self.bias)
 
     def scaled(self, x: Tensor, attention: Tensor) -> Tensor:
         """Apply to `x * attention`, `(N, C, 1, 1)`, without that product for a single picture."""
         if len(attention) == 1:
-            return F.conv2d(x, self.weight * attention, self.bias)
-        return F.conv2d(x * attention, self.weight, self.bias)
+            return _pointwise(x, self.weight * attention, self.bias)
+        return _pointwise(x * attention, self.weight, self.bias)
 
 
 class _Norm(_Folded):
@@ -139,7 +172,7 @@ class _Depthwise(_Folded):
         for index, dilation in enumerate(self.dilations):
             weight: Tensor = getattr(self, f"weight{index}")
             bias = None if index else self.bias
-            part = F.conv2d(x, weight, bias, padding=dilation, dilation=dilation, groups=x.shape[1])
+            part = _depthwise(x, weight, bias, dilation)
             total = part if total is None else total.add_(part)
         assert total is not None
         return total
@@ -166,9 +199,8 @@ class _Paired(_Folded):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.straight(x)
-        swapped = F.conv2d(x, self.swapped_weight, self.swapped_bias)
-        out = F.conv2d(wide, self.own, self.bias, padding=1, groups=wide.shape[1])
-        return out.add_(F.conv2d(swapped, self.other, padding=1, groups=wide.shape[1]))
+        out = _depthwise(wide, self.own, self.bias, 1)
+        return out.add_(_depthwise(_pointwise(x, self.swapped_weight, self.swapped_bias), self.other, None, 1))
 
 
 class _Frequency(_Folded):
@@ -177,21 +209,17 @@ class _Frequency(_Folded):
     enter: Tensor
     enter_bias: Tensor
     into: Tensor
-    into_bias: Tensor
     outof: Tensor
-    outof_bias: Tensor
 
     def __init__(self, freq: FreMLP, norm: LayerNorm2d, gamma: Tensor) -> None:
         super().__init__(torch.float32)
         self.floor = freq.direction_floor
         self.eps = norm.eps
-        scale = gamma.flatten()
+        first, last = freq.process1[0], freq.process1[2]
         self.keep("enter", torch.diag(norm.weight))
-        self.keep("enter_bias", norm.bias[:, None])
-        self.keep("into", _matrix(freq.process1[0]))
-        self.keep("into_bias", _bias(freq.process1[0])[:, None])
-        self.keep("outof", _matrix(freq.process1[2]) * scale[:, None])
-        self.keep("outof_bias", (_bias(freq.process1[2]) * scale)[:, None])
+        self.keep("enter_bias", norm.bias)
+        self.keep("into", torch.cat([_matrix(first), _bias(first)[:, None]], 1))
+        self.keep("outof", torch.cat([_matrix(last), _bias(last)[:, None]], 1) * gamma.flatten()[:, None])
 
     def forward(self, y: Tensor) -> Tensor:
         return torch.stack([self._one(picture) for picture in y]) if len(y) > 1 else self._one(y[0])[None]
@@ -199,28 +227,37 @@ class _Frequency(_Folded):
     def _one(self, y: Tensor) -> Tensor:
         channels, height, width = y.shape
         rows = F.layer_norm(y.permute(1, 2, 0).float(), (channels,), eps=self.eps)
-        normed = torch.addmm(self.enter_bias, self.enter, rows.reshape(-1, channels).t())
-        spectrum = torch.fft.rfft2(normed.view(channels, height, width))
+        normed = torch.mm(self.enter, rows.reshape(-1, channels).t())
+        spectrum: Tensor = torch.fft.rfft2(normed.view(channels, height, width))
         parts = torch.view_as_real(spectrum)
         parts[..., 0].add_(_TINY)
-        magnitude = spectrum.abs().view(channels, -1)
+        parts[:, 0, 0, 0].add_(self.enter_bias, alpha=height * width)
+        scale = self._filter(spectrum).view(*spectrum.shape, 1)
+        filtered: Tensor = torch.fft.irfft2(torch.view_as_complex(parts.mul_(scale)), s=(height, width))
+        return filtered.to(y.dtype)
+
+    def _filter(self, spectrum: Tensor) -> Tensor:
+        """Return gamma * process1(|X|) / |X|, `(C, pixels)`."""
+        channels, pixels = len(spectrum), spectrum[0].numel()
+        # One row of ones more on either layer; the ones stay ones through LeakyReLU.
+        inner = torch.empty(channels + 1, pixels, device=spectrum.device)
+        inner[-1] = 1.0
+        magnitude = torch.abs(spectrum.view(channels, pixels), out=inner[:-1])
         if self.floor:
             magnitude.square_().add_(self.floor**2).sqrt_()
-        hidden = F.leaky_relu_(torch.addmm(self.into_bias, self.into, magnitude), 0.1)
-        wanted = torch.addmm(self.outof_bias, self.outof, hidden)
-        parts.mul_(wanted.div_(magnitude).view(*spectrum.shape, 1))
-        return torch.fft.irfft2(spectrum, s=(height, width)).to(y.dtype)
+        hidden = torch.empty(len(self.into) + 1, pixels, device=spectrum.device)
+        hidden[-1] = 1.0
+        F.leaky_relu_(torch.mm(self.into, inner, out=hidden[:-1]), 0.1)
+        return torch.mm(self.outof, hidden).div_(magnitude)
 
 
 class _EBlock(_Folded):
     def __init__(self, block: EBlock, dtype: torch.dtype) -> None:
         super().__init__(dtype)
         self.norm = _Norm(block.norm1, dtype)
-        self.extra = (
-            _Depthwise([block.extra_conv], dtype) if isinstance(block.extra_conv, nn.Conv2d) else nn.Identity()
-        )
+        self.extra = _Depthwise([block.extra_conv], dtype) if isinstance(block.extra_conv, nn.Conv2d) else nn.Identity()
         self.widen = _Pointwise(block.conv1, dtype)
-        self.branches = _Depthwise([b.branch[0] for b in block.branches], dtype)  # type: ignore[union-attr,index,misc]
+        self.branches = _Depthwise(_branches(block.branches), dtype)
         self.attention = _Pointwise(block.sca[1], dtype)
         self.project = _Pointwise(block.conv3, dtype, scale=block.beta)
         self.frequency = _Frequency(block.freq, block.norm2, block.gamma)
@@ -240,7 +277,7 @@ class _DBlock(_Folded):
             if isinstance(block.extra_conv, nn.Conv2d)
             else _Pointwise(block.conv1, dtype)
         )
-        self.branches = _Depthwise([b.branch[0] for b in block.branches], dtype)  # type: ignore[union-attr,index,misc]
+        self.branches = _Depthwise(_branches(block.branches), dtype)
         self.attention = _Pointwise(block.sca[1], dtype)
         self.project = _Pointwise(block.conv3, dtype, scale=block.beta)
         self.norm2 = _Norm(block.norm2, dtype)
@@ -250,7 +287,8 @@ class _DBlock(_Folded):
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
         gated = simple_gate(self.branches(self.widen(self.norm1(x))))
         y = self.project.scaled(gated, self.attention(pool(gated))).add_(x)
-        return self.shrink(simple_gate(self.grow(self.norm2(y)))).add_(y)
+        result: Tensor = self.shrink(simple_gate(self.grow(self.norm2(y))))
+        return result.add_(y)
 
 
 class _Fusion(_Folded):
@@ -266,6 +304,17 @@ class _Fusion(_Folded):
         return torch.lerp(up, skip, gate)
 
 
+def _folded_stage(stage: nn.Module, dtype: torch.dtype) -> nn.ModuleList:
+    assert isinstance(stage, Stage)
+    folded: list[nn.Module] = []
+    for block in stage.modules_list:
+        if isinstance(block, EBlock):
+            folded.append(_EBlock(block, dtype))
+        elif isinstance(block, DBlock):
+            folded.append(_DBlock(block, dtype))
+    return nn.ModuleList(folded)
+
+
 class FoldedDarkIR(_Folded):
     """A DarkIR ready for pictures: same numbers as the network it was folded from, several times sooner."""
 
@@ -276,28 +325,24 @@ class FoldedDarkIR(_Folded):
     side_weight: Tensor
     side_bias: Tensor
 
-    def __init__(self, network: DarkIR, dtype: torch.dtype) -> None:
+    def __init__(self, network: "DarkIR", dtype: torch.dtype) -> None:
         super().__init__(dtype)
         for name, conv in (("intro", network.intro), ("ending", network.ending), ("side", network.side_out)):
             self.keep(f"{name}_weight", conv.weight)
             self.keep(f"{name}_bias", _bias(conv))
 
-        def encoder(stage: nn.Module) -> nn.ModuleList:
-            return nn.ModuleList(_EBlock(block, dtype) for block in stage.modules_list)  # type: ignore[union-attr,arg-type]
-
-        def decoder(stage: nn.Module) -> nn.ModuleList:
-            return nn.ModuleList(_DBlock(block, dtype) for block in stage.modules_list)  # type: ignore[union-attr,arg-type]
-
-        self.encoders = nn.ModuleList(encoder(stage) for stage in network.encoders)
-        self.middle_enc = encoder(network.middle_blks_enc)
-        self.middle_dec = decoder(network.middle_blks_dec)
-        self.decoders = nn.ModuleList(decoder(stage) for stage in network.decoders)
-        self.fusions = nn.ModuleList(_Fusion(fusion, dtype) for fusion in network.csf_blocks)  # type: ignore[arg-type]
+        self.encoders = nn.ModuleList(_folded_stage(stage, dtype) for stage in network.encoders)
+        self.middle_enc = _folded_stage(network.middle_blks_enc, dtype)
+        self.middle_dec = _folded_stage(network.middle_blks_dec, dtype)
+        self.decoders = nn.ModuleList(_folded_stage(stage, dtype) for stage in network.decoders)
+        fusions = (block for block in network.csf_blocks if isinstance(block, CrossScaleFusion))
+        self.fusions = nn.ModuleList(_Fusion(fusion, dtype) for fusion in fusions)
         for level, down in enumerate(network.downs):
-            self.keep(f"down{level}_weight", down.weight)  # type: ignore[arg-type]
+            self.keep(f"down{level}_weight", _conv(down).weight)
             self.keep(f"down{level}_bias", _bias(down))
         for level, up in enumerate(network.ups):
-            self.keep(f"up{level}_weight", up[0].weight)  # type: ignore[index,union-attr,arg-type]
+            assert isinstance(up, nn.Sequential)
+            self.keep(f"up{level}_weight", _conv(up[0]).weight)
         self.img_channel = network.img_channel
         self.multiple_of = network.multiple_of
 
@@ -321,7 +366,7 @@ class FoldedDarkIR(_Folded):
         light = self._through(self.middle_enc, x, pool)
         x = self._through(self.middle_dec, light, pool) + light
         for level, decoder in enumerate(self.decoders):
-            x = F.pixel_shuffle(F.conv2d(x, getattr(self, f"up{level}_weight")), 2)
+            x = F.pixel_shuffle(_pointwise(x, getattr(self, f"up{level}_weight"), None), 2)
             x = x.contiguous(memory_format=torch.channels_last)
             skip = skips.pop()
             x = self.fusions[level](skip, x, pool) if len(self.fusions) else x.add_(skip)
@@ -332,11 +377,12 @@ class FoldedDarkIR(_Folded):
 
     @staticmethod
     def _through(blocks: nn.Module, x: Tensor, pool: Pool) -> Tensor:
-        for block in blocks:  # type: ignore[attr-defined]
+        for block in blocks.children():
             x = block(x, pool)
         return x
 
 
-def fold(network: DarkIR, *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
+def fold(network: "DarkIR", *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
     """Fold a trained network for inference in float32 or bfloat16 (the spectrum stays in float32 either way)."""
+    reuse_large_buffers()
     return FoldedDarkIR(network, dtype).eval()

@@ -1,0 +1,99 @@
+"""The methods on offer, as a table. No torch here: `--help` and planning read these facts.
+
+A new backend is one folder and one line in `BACKENDS`; `load_backend` brings it to life.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from lowlight_cli.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lowlight_cli.backends.base import Backend
+    from lowlight_cli.weights_file import WeightsFile
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Facts about a backend, as data.
+
+    `halo` is the receptive radius in pixels when tiles with that much real context are exact, or None when the
+    backend is global and tiles only agree approximately. `preview_side` is the long side in pixels of the scaled-down
+    picture that `tile_enhancer` wants to see first (0: none). `can_denoise`: noise is parted from light, so that
+    `--denoise` means something.
+    """
+
+    name: str
+    summary: str
+    halo: int | None
+    preview_side: int = 0
+    needs_weights: bool = True
+    trainable: bool = False
+    multiple_of: int = 1
+    can_denoise: bool = False
+    hidden: bool = False
+
+
+BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
+    {
+        info.name: info
+        for info in (
+            BackendInfo(
+                "darkir",
+                "one trained network against darkness, noise and blur (DarkIR, CVPR 2025)",
+                halo=None,
+                preview_side=384,
+                trainable=True,
+                multiple_of=16,
+            ),
+            BackendInfo(
+                "zeroig",
+                "three tiny networks fitted to the one photo (ZERO-IG, CVPR 2024)",
+                halo=9,
+                can_denoise=True,
+            ),
+            BackendInfo("identity", "returns the picture as it is", halo=0, needs_weights=False, hidden=True),
+        )
+    }
+)
+
+
+def load_backend(
+    name: str,
+    weights: "WeightsFile | None" = None,
+    *,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    network: Mapping[str, object] | None = None,
+    denoise: float | None = None,
+) -> "Backend":
+    """Make the backend called `name` ready on a device, in a dtype.
+
+    `network` holds settings of the network that the tensors cannot tell, such as dilation rates; `denoise` (0..1) is
+    for backends whose facts say `can_denoise`.
+
+    Raises SettingsError for an unknown name or a `denoise` that means nothing, WeightsError for weights that do not
+    fit.
+    """
+    if name not in BACKENDS:
+        raise SettingsError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")
+    info = BACKENDS[name]
+    if denoise is not None and not info.can_denoise:
+        raise SettingsError(f"--denoise means nothing to {name}: its network removes noise and darkness in one step")
+    if not info.needs_weights:
+        from lowlight_cli.backends.identity import Identity
+
+        return Identity()
+    if weights is None:
+        raise SettingsError(f"the backend {name} needs weights")
+    if name == "darkir":
+        from lowlight_cli.backends.darkir.adapter import load_darkir
+
+        return load_darkir(weights, network or {}, device=device, dtype=dtype)
+    from lowlight_cli.backends.zeroig.adapter import load_zeroig
+
+    return load_zeroig(weights, device=device, dtype=dtype, denoise=1.0 if denoise is None else denoise)

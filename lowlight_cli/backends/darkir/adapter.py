@@ -1,0 +1,161 @@
+"""DarkIR as a backend: settings read off the weights, light lifted before the network, tiles that agree."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowlight_cli.backends import BACKENDS
+from lowlight_cli.backends.base import TileEnhancer, Window, bounded
+from lowlight_cli.backends.darkir.inference import FoldedDarkIR, Pool, PoolRecord, fold, pool_here
+from lowlight_cli.backends.darkir.lift import choose_lift, lift, run_lifted
+from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.errors import WeightsError
+from lowlight_cli.weights_file import WeightsFile, load_strict
+
+logger = logging.getLogger(__name__)
+
+Settings = Mapping[str, object]
+
+
+class DarkIRBackend:
+    """A folded DarkIR on a device. A network with one conditioning channel gets its picture lifted, and is told."""
+
+    info = BACKENDS["darkir"]
+
+    def __init__(self, network: DarkIR, *, device: torch.device, dtype: torch.dtype) -> None:
+        self._network: FoldedDarkIR = fold(network, dtype=dtype).to(device)
+        self._is_lifted = network.intro.in_channels > network.img_channel
+        self._unshuffle = math.isqrt(network.img_channel // 3)
+        # Measured on a CPU: about 42 maps of `width` channels at the network's own resolution, whatever the width.
+        maps = 42 * network.intro.out_channels / self._unshuffle**2
+        self.peak_bytes_per_pixel = round(maps * dtype.itemsize) + 96
+
+    def enhance(self, image: Tensor) -> Tensor:
+        """Enhance a whole picture `(1, 3, H, W)`."""
+        return self._run(image, self._choose_stops(image), pool_here)
+
+    def tile_enhancer(self, preview: Tensor) -> TileEnhancer:
+        """Let tiles share the preview's lift and pooled vectors, and take their low frequencies from its result."""
+        stops = self._choose_stops(preview)
+        record = PoolRecord()
+        guide = self._run(preview, stops, record.record)
+
+        def enhance_tile(tile: Tensor, window: Window) -> Tensor:
+            result = self._run(tile, stops, record.replay())
+            return bounded(_with_low_frequencies(result, guide, window))
+
+        return enhance_tile
+
+    def _choose_stops(self, picture: Tensor) -> float:
+        return choose_lift(picture) if self._is_lifted else 0.0
+
+    def _run(self, image: Tensor, stops: float, pool: Pool) -> Tensor:
+        told = None
+        if self._is_lifted:
+            # Dark pictures need more steps than half precision has between 0 and 1/255.
+            image = lift(image.float(), stops).to(image.dtype)
+            told = torch.tensor([stops], device=image.device)
+        height, width = image.shape[-2:]
+        step = self._unshuffle
+        padded = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
+        result = run_lifted(lambda folded: self._network(folded, pool), padded, told, unshuffle=step)
+        return bounded(result[..., :height, :width])
+
+
+def _with_low_frequencies(tile: Tensor, guide: Tensor, window: Window) -> Tensor:
+    """Give a tile the low frequencies of the guide, the whole picture at a small scale; same shape."""
+    rows, columns = guide.shape[-2] / window.height, guide.shape[-1] / window.width
+    box = (
+        slice(round(window.top * rows), max(round(window.bottom * rows), round(window.top * rows) + 1)),
+        slice(round(window.left * columns), max(round(window.right * columns), round(window.left * columns) + 1)),
+    )
+    wanted = guide[(..., *box)]
+    difference = wanted - F.interpolate(tile, size=wanted.shape[-2:], mode="area")
+    smooth = F.avg_pool2d(F.pad(difference, (4, 4, 4, 4), mode="replicate"), 9, stride=1)
+    return tile + F.interpolate(smooth, size=tile.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def load_darkir(weights: WeightsFile, settings: Settings, *, device: torch.device, dtype: torch.dtype) -> DarkIRBackend:
+    """Build the network that the tensors describe and fill it; raises WeightsError when they describe none."""
+    network = build_network(weights, settings)
+    return DarkIRBackend(network, device=device, dtype=dtype)
+
+
+def build_network(weights: WeightsFile, settings: Settings) -> DarkIR:
+    """Return a DarkIR with these weights, in eval mode, in float32.
+
+    What the shapes cannot tell comes from `settings` (a manifest's or the user's), then from the file's metadata.
+    """
+    arguments = {**_infer_arguments(weights.tensors), **_stated_arguments(weights.metadata), **settings}
+    for name, stage in (("dilations", "decoders"), ("encoder_dilations", "encoders")):
+        if name not in arguments:
+            branches = _count(weights.tensors, rf"{stage}\.0\.modules_list\.0\.branches")
+            arguments[name] = _usual_dilations(branches)
+    try:
+        network = DarkIR(**arguments)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the weights' settings {arguments} make no DarkIR: {error}") from error
+    width = arguments["width"]
+    load_strict(network, weights.tensors, described_as=f"the file, read as DarkIR of width {width} with {arguments},")
+    return network.eval()
+
+
+def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    pattern = re.compile(prefix + r"\.(\d+)\.")
+    found = [int(match[1]) for name in tensors if (match := pattern.match(name))]
+    return max(found, default=-1) + 1
+
+
+def _infer_arguments(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    try:
+        intro, ending = tensors["intro.weight"], tensors["ending.weight"]
+        width, channels = intro.shape[0], ending.shape[0]
+        encoders = _count(tensors, "encoders")
+        arguments: dict[str, object] = {
+            "img_channel": channels,
+            "extra_channels": intro.shape[1] - channels,
+            "width": width,
+            "middle_blk_num_enc": _count(tensors, r"middle_blks_enc\.modules_list"),
+            "middle_blk_num_dec": _count(tensors, r"middle_blks_dec\.modules_list"),
+            "enc_blk_nums": [_count(tensors, rf"encoders\.{i}\.modules_list") for i in range(encoders)],
+            "dec_blk_nums": [
+                _count(tensors, rf"decoders\.{i}\.modules_list") for i in range(_count(tensors, "decoders"))
+            ],
+            "extra_depth_wise": any(name.endswith("extra_conv.weight") for name in tensors),
+        }
+        if "csf_blocks.0.gate.1.weight" in tensors:
+            squeezed, wide = tensors["csf_blocks.0.gate.1.weight"].shape[:2]
+            arguments |= {"use_csf": True, "csf_reduction": wide // squeezed}
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(
+            "these are no DarkIR weights: 'intro.weight' and 'ending.weight' are not both there, as 4-d tensors"
+        ) from error
+    return arguments
+
+
+def _stated_arguments(metadata: Mapping[str, str]) -> dict[str, object]:
+    if "network" not in metadata:
+        return {}
+    try:
+        stated = json.loads(metadata["network"])
+    except ValueError as error:
+        raise WeightsError(f"the weights' metadata does not describe a network: {error}") from error
+    if not isinstance(stated, dict):
+        raise WeightsError("the weights' metadata does not describe a network: it is no table of settings")
+    return stated
+
+
+def _usual_dilations(branches: int) -> tuple[int, ...]:
+    """Return the dilation rates that a number of branches usually means: the shapes cannot tell them."""
+    if branches == 1:
+        return (1,)
+    if branches == 3:
+        logger.warning("the weights do not say their dilation rates; three branches are taken as 1, 4 and 9")
+        return (1, 4, 9)
+    raise WeightsError(f"the weights have {branches} dilated branches and do not say their rates: give --dilations")

@@ -1,0 +1,213 @@
+"""Enhance pictures: a loaded model, the tiles it runs on, and the way of one picture through both."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lowlight_cli import cache
+from lowlight_cli.backends import BackendInfo, load_backend
+from lowlight_cli.backends.base import Backend, TileEnhancer
+from lowlight_cli.device import choose_device, choose_dtype, free_bytes, is_out_of_memory, precision_name
+from lowlight_cli.errors import NumericsError, WeightsError
+from lowlight_cli.images import Canvas, Picture
+from lowlight_cli.manifest import find_entry, read_manifest
+from lowlight_cli.settings import Compute, Tiling, Tone
+from lowlight_cli.tiling import SMALLEST_TILE, Window, count_tiles, tiled_rows
+from lowlight_cli.tone import apply_tone
+from lowlight_cli.weights_file import WeightsFile, read_weights
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Is told how much is done and how much there is in all: tiles, or bytes of a download."""
+
+# On a CPU larger tiles leave the caches and win nothing; a GPU wants work for all its cores.
+_LARGEST_TILE = {"cpu": 512, "mps": 1024, "cuda": 2048}
+_CPU_TILE_BYTES = 700 << 20
+
+# Two state-dict names that every network of a backend has, and no other's.
+_SIGNATURES = {"darkir": "intro.weight", "zeroig": "enhance.in_conv.0.weight"}
+
+
+@dataclass(frozen=True)
+class Enhanced:
+    """A finished picture, with the tile side (0: whole) and the precision that it was made with."""
+
+    picture: Picture
+    tile: int
+    precision: str
+
+
+class Enhancer:
+    """A model on a device, ready for any number of pictures. Not for several threads at once."""
+
+    def __init__(self, model: str, load: Callable[[torch.dtype], Backend], compute: Compute) -> None:
+        self.model = model
+        self.device = choose_device(compute.device)
+        self.dtype = choose_dtype(compute.precision, self.device)
+        self.tiling = compute.tiling
+        self._load = load
+        self._backends: dict[torch.dtype, Backend] = {}
+
+    @property
+    def info(self) -> BackendInfo:
+        """The facts of the model's backend."""
+        return self.backend(self.dtype).info
+
+    @property
+    def precision(self) -> str:
+        """The precision asked for: fp32, bf16 or fp16."""
+        return precision_name(self.dtype)
+
+    def backend(self, dtype: torch.dtype) -> Backend:
+        """Return the backend in a dtype; loaded once."""
+        if dtype not in self._backends:
+            self._backends[dtype] = self._load(dtype)
+        return self._backends[dtype]
+
+    def tile_size(self, height: int, width: int) -> int:
+        """Return the side of the tiles for a picture of this size, 0 for none: as set, or chosen from memory."""
+        if self.tiling.size is not None:
+            return self.tiling.size
+        cost = self.backend(self.dtype).peak_bytes_per_pixel
+        budget = free_bytes(self.device) // 2
+        if self.device.type == "cpu":
+            budget = min(budget, _CPU_TILE_BYTES)
+        if height * width * cost <= budget:
+            return 0
+        side = min(math.isqrt(budget // cost), _LARGEST_TILE[self.device.type])
+        return max(side // 16 * 16, SMALLEST_TILE)
+
+    @torch.inference_mode()
+    def enhance(self, picture: Picture, *, tone: Tone = Tone(), on_tile: Progress | None = None) -> Enhanced:
+        """Enhance one picture; its format, depth, profile, alpha and tags stay as they are.
+
+        Raises ResourceError when memory runs out at the smallest tile and NumericsError when the result is not
+        finite in fp32 either.
+        """
+        size = self.tile_size(picture.height, picture.width)
+        if size >= max(picture.height, picture.width):
+            size = 0
+        geometry = _geometry(self.info, self.tiling, size)
+        total = count_tiles(picture.height, picture.width, **geometry)
+        run = _Run(self, picture, on_tile=on_tile, total=total)
+        canvas = Canvas(picture)
+        done = 0
+        for band in tiled_rows(run, _PictureSource(picture), **geometry):
+            rows = slice(done, done + band.shape[-2])
+            if tone != Tone():
+                band = apply_tone(torch.from_numpy(picture.srgb(rows))[None], band, tone)
+            canvas.add(band[0].numpy())
+            done = rows.stop
+        return Enhanced(canvas.picture(), size, precision_name(run.dtype))
+
+
+def _geometry(info: BackendInfo, tiling: Tiling, size: int) -> dict[str, int]:
+    overlap = min(tiling.overlap, size // 2)
+    return {"size": size, "overlap": overlap, "halo": info.halo or 0, "multiple_of": info.multiple_of}
+
+
+class _PictureSource:
+    """A picture's own integers, as floats part by part."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self.height, self.width = picture.height, picture.width
+
+    def read(self, rows: slice, columns: slice) -> Tensor:
+        return torch.from_numpy(self._picture.srgb(rows, columns))[None]
+
+
+class _Run:
+    """One picture's tile function: to the device and back, with a second try in fp32 where numbers break."""
+
+    def __init__(self, enhancer: Enhancer, picture: Picture, *, on_tile: Progress | None, total: int) -> None:
+        self._enhancer, self._picture = enhancer, picture
+        self._on_tile, self._total, self._done = on_tile, total, 0
+        self.dtype = enhancer.dtype
+        self._tile_enhancers: dict[torch.dtype, TileEnhancer] = {}
+
+    def __call__(self, tile: Tensor, window: Window) -> Tensor:
+        result = self._computed(tile, window)
+        if not result.isfinite().all():
+            if self.dtype == torch.float32:
+                raise NumericsError("the network gave numbers that are not finite; nothing was written")
+            logger.warning("%s overflowed; going on in fp32", precision_name(self.dtype))
+            self.dtype = torch.float32
+            return self(tile, window)
+        self._done += 1
+        if self._on_tile:
+            self._on_tile(min(self._done, self._total), self._total)
+        return result
+
+    def _computed(self, tile: Tensor, window: Window) -> Tensor:
+        try:
+            moved = tile.to(self._enhancer.device, self.dtype)
+            if tile.shape[-2:] == (window.height, window.width):
+                return self._enhancer.backend(self.dtype).enhance(moved).float().cpu()
+            return self._tile_enhancer()(moved, window).float().cpu()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    def _tile_enhancer(self) -> TileEnhancer:
+        if self.dtype not in self._tile_enhancers:
+            side = self._enhancer.info.preview_side
+            preview = torch.from_numpy(self._picture.preview(side))[None] if side else torch.empty(1, 3, 0, 0)
+            preview = preview.to(self._enhancer.device, self.dtype)
+            self._tile_enhancers[self.dtype] = self._enhancer.backend(self.dtype).tile_enhancer(preview)
+        return self._tile_enhancers[self.dtype]
+
+
+def load_enhancer(
+    model: str,
+    *,
+    weights: Path | None = None,
+    compute: Compute = Compute(),
+    network: Mapping[str, object] | None = None,
+    denoise: float | None = None,
+    offline: bool = False,
+    on_download: Progress | None = None,
+) -> Enhancer:
+    """Make a model ready: a name of the weights manifest, `identity`, or a file of weights.
+
+    With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell.
+
+    Raises SettingsError for an unknown name, DeviceError, and WeightsError when weights cannot be had or read.
+    """
+    if weights is None and model == "identity":
+        return Enhancer(model, lambda dtype: load_backend("identity", device=_CPU, dtype=dtype), compute)
+    device = choose_device(compute.device)
+    if weights is not None:
+        held, backend, known = read_weights(weights), None, {}
+    else:
+        entry = find_entry(read_manifest(), model)
+        path = cache.fetch(entry, offline=offline, progress=on_download)
+        # Only the digest of the very bytes that are loaded protects.
+        held, backend, known = read_weights(path, sha256=cache.known_digest(entry)), entry.backend, dict(entry.network)
+    name = backend or _backend_of(held)
+    settings = {**known, **(network or {})}
+
+    def load(dtype: torch.dtype) -> Backend:
+        return load_backend(name, held, device=device, dtype=dtype, network=settings, denoise=denoise)
+
+    enhancer = Enhancer(model, load, compute)
+    enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
+    return enhancer
+
+
+_CPU = torch.device("cpu")
+
+
+def _backend_of(weights: WeightsFile) -> str:
+    for backend, name in _SIGNATURES.items():
+        if name in weights.tensors:
+            return backend
+    known = ", ".join(f"{name!r} ({backend})" for backend, name in _SIGNATURES.items())
+    raise WeightsError(f"the file holds weights of no network we know: none of {known} is in it")
