@@ -80,13 +80,13 @@ def cut(length: int, size: int, *, overlap: int, halo: int = 0, multiple_of: int
 
     The tile's size is a multiple of `multiple_of` where the picture is large enough for that.
     """
-    size = max(size // multiple_of, 1) * multiple_of
-    if size >= length:
+    rounded = max(size // multiple_of, 1) * multiple_of
+    if max(size, rounded) >= length:
         return Cut(length, length, (0,), halo)
-    shared = min(overlap + 2 * halo, size - 1)
-    count = math.ceil((length - shared) / (size - shared))
+    shared = min(overlap + 2 * halo, rounded - 1)
+    count = math.ceil((length - shared) / (rounded - shared))
     even = math.ceil((length + (count - 1) * shared) / count / multiple_of) * multiple_of
-    even = min(even, size)
+    even = min(even, rounded)
     starts = tuple(round(index * (length - even) / (count - 1)) for index in range(count))
     return Cut(length, even, starts, halo)
 

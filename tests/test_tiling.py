@@ -59,6 +59,11 @@ def test_a_local_filter_with_its_halo_equals_the_whole_picture(height, width, si
     assert (tiled(blur, image, size=size, overlap=4, halo=2) - whole).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("side", [1, 17, 40, 333])
+def test_a_picture_that_is_taken_whole_is_not_cut_for_the_sake_of_a_multiple(side):
+    assert cut(side, side, overlap=32, multiple_of=16).starts == (0,)
+
+
 def test_tiles_know_where_they_lie():
     image = picture(100, 130)
 

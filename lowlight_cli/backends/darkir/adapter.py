@@ -148,7 +148,8 @@ def _stated_arguments(metadata: Mapping[str, str]) -> dict[str, object]:
         raise WeightsError(f"the weights' metadata does not describe a network: {error}") from error
     if not isinstance(stated, dict):
         raise WeightsError("the weights' metadata does not describe a network: it is no table of settings")
-    return stated
+    # These two say how the network is used; its shapes say the same.
+    return {name: value for name, value in stated.items() if name not in ("lift", "unshuffle")}
 
 
 def _usual_dilations(branches: int) -> tuple[int, ...]:

@@ -1,0 +1,34 @@
+"""The entry point: signals, streams, then the command line."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TextIO
+
+from lowlight_cli.errors import Interrupted
+
+
+def main() -> None:
+    """Run `lowlight`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIO) or hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    from lowlight_cli.cli import app
+
+    app()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ask the work to stop; a second signal ends the process at once."""
+    del frame
+    code = 128 + number
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, lambda *_: os._exit(code))
+    raise Interrupted(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Enhance files: loading, computing and writing overlap; a file that fails is a result, not the end."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from lowlight_cli.atomic import preserve_times
+from lowlight_cli.enhance import Enhancer, Progress
+from lowlight_cli.errors import InputError, LowlightError, OutputError
+from lowlight_cli.images import (
+    Animation,
+    Frame,
+    Picture,
+    Pixels,
+    probe,
+    read_animation,
+    read_frames,
+    read_picture,
+    write_frames,
+    write_picture,
+)
+from lowlight_cli.paths import Job
+from lowlight_cli.settings import Encoding, Tone
+
+SCHEMA = 1
+
+Status = Literal["done", "skipped", "failed", "planned"]
+
+# Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
+# one picture at a time.
+_PIXELS_IN_FLIGHT = 64_000_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a file failed: a stable code for scripts and one sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once."""
+
+    input: str
+    output: str
+    status: Status
+    error: Failure | None = None
+    seconds: float = 0.0
+    width: int | None = None
+    height: int | None = None
+    model: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    tile: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that `--json` prints."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How files are done, beyond what the model does: see the options of `lowlight enhance`."""
+
+    tone: Tone = Tone()
+    encoding: Encoding = Encoding()
+    overwrite: bool = False
+    preserve_times: bool = False
+    fail_fast: bool = False
+    threads: int = 1
+    pixel_budget: int | None = None
+
+
+def blank_result(job: Job, status: Status) -> FileResult:
+    """Return the result of a job that nothing was done for."""
+    return FileResult(name_of(job.input), name_of(job.output), status)
+
+
+def name_of(path: Path | None) -> str:
+    """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
+    return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    content: Picture | Animation
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def enhance_files(
+    jobs: Sequence[Job], enhancer: Enhancer, batch: Batch, *, on_tile: Progress | None = None
+) -> Iterator[FileResult]:
+    """Do the jobs in order and yield a result for each; with `fail_fast`, stop after the first failure.
+
+    The next picture is decoded and the last one written while the network runs.
+    """
+    line = _Line(enhancer, batch, on_tile)
+    try:
+        for result in line.run(jobs):
+            yield result
+            if batch.fail_fast and result.status == "failed":
+                return
+    finally:
+        line.close()
+
+
+class _Line:
+    """The assembly line: one pool reads ahead, the caller's thread computes, another pool writes behind."""
+
+    def __init__(self, enhancer: Enhancer, batch: Batch, on_tile: Progress | None) -> None:
+        self._enhancer, self._batch, self._on_tile = enhancer, batch, on_tile
+        self._readers = ThreadPoolExecutor(batch.threads, "read")
+        self._writers = ThreadPoolExecutor(batch.threads, "write")
+        self._reads: deque[tuple[Job, Future[_Loaded]]] = deque()
+        self._writes: deque[tuple[FileResult, int, Future[tuple[str, ...]]]] = deque()
+
+    def close(self) -> None:
+        """Let writes in progress end, and start nothing more."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[FileResult]:
+        waiting = deque(jobs)
+        while waiting or self._reads:
+            self._read_ahead(waiting)
+            if not self._reads:  # too much is waiting for the disk
+                yield from self._written(everything=True)
+                continue
+            job, read = self._reads.popleft()
+            started = time.perf_counter()
+            try:
+                loaded = read.result()
+                self._read_ahead(waiting, held=loaded.pixels)
+                done = self._start(job, loaded)
+            except LowlightError as error:
+                done = _failed(blank_result(job, "failed"), error)
+            done = replace(done, seconds=round(time.perf_counter() - started, 3))
+            if done.status == "failed":
+                yield from self._written(everything=True)
+                yield done
+            else:
+                self._writes[-1] = (done, *self._writes[-1][1:])
+                yield from self._written(everything=False)
+        yield from self._written(everything=True)
+
+    def _read_ahead(self, waiting: deque[Job], *, held: int = 0) -> None:
+        held += sum(pixels for _, pixels, _ in self._writes)
+        while waiting and len(self._reads) < self._batch.threads and held < _PIXELS_IN_FLIGHT:
+            job = waiting.popleft()
+            self._reads.append((job, self._readers.submit(_load, job, self._batch.pixel_budget)))
+
+    def _start(self, job: Job, loaded: _Loaded) -> FileResult:
+        """Compute one file and hand it to a writer."""
+        enhancer, content = self._enhancer, loaded.content
+        described = replace(
+            blank_result(job, "done"),
+            width=loaded.width,
+            height=loaded.height,
+            model=enhancer.model,
+            device=str(enhancer.device),
+        )
+        if isinstance(content, Animation):
+            tile = enhancer.tile_size(loaded.height, loaded.width)
+            described = replace(described, precision=enhancer.precision, tile=tile)
+            warnings = self._do_animation(job, content)
+            write = self._writers.submit(lambda: warnings)
+        else:
+            enhanced = enhancer.enhance(content, tone=self._batch.tone, on_tile=self._on_tile)
+            described = replace(described, precision=enhanced.precision, tile=enhanced.tile, warnings=content.warnings)
+            write = self._writers.submit(_write, job, content, enhanced.picture, self._batch)
+        self._writes.append((described, loaded.pixels, write))
+        return described
+
+    def _do_animation(self, job: Job, animation: Animation) -> tuple[str, ...]:
+        """Do frame by frame, one in memory at a time; writing drives reading and computing."""
+        if job.variants:
+            raise InputError(f"--compare is for still pictures, and this one has {animation.frames} frames")
+
+        def frames() -> Iterator[Frame]:
+            for index, frame in enumerate(read_frames(animation)):
+                enhanced = self._enhancer.enhance(frame.picture, tone=self._batch.tone)
+                if self._on_tile:
+                    self._on_tile(index + 1, animation.frames)
+                yield replace(frame, picture=enhanced.picture)
+
+        target = _make_folder(job.output) if job.output is not None else sys.stdout.buffer
+        return write_frames(
+            frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
+        )
+
+    def _written(self, *, everything: bool) -> Iterator[FileResult]:
+        while self._writes and (everything or len(self._writes) > self._batch.threads or self._writes[0][2].done()):
+            described, _, write = self._writes.popleft()
+            try:
+                yield replace(described, warnings=(*described.warnings, *write.result()))
+            except LowlightError as error:
+                yield _failed(described, error)
+
+
+def _failed(result: FileResult, error: LowlightError) -> FileResult:
+    return replace(result, status="failed", error=Failure(error.code, str(error)))
+
+
+def _load(job: Job, pixel_budget: int | None) -> _Loaded:
+    source = job.input if job.input is not None else sys.stdin.buffer.read()
+    facts = probe(source, pixel_budget=pixel_budget)
+    if facts.frames > 1:
+        animation = read_animation(source, pixel_budget=pixel_budget)
+        return _Loaded(animation, facts.width, facts.height)
+    picture = read_picture(source, pixel_budget=pixel_budget)
+    return _Loaded(picture, picture.width, picture.height)
+
+
+def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[str, ...]:
+    if job.output is None:
+        warnings = write_picture(result, sys.stdout.buffer, encoding=batch.encoding)
+        sys.stdout.buffer.flush()
+        return warnings
+    warnings = write_picture(result, _make_folder(job.output), encoding=batch.encoding, overwrite=batch.overwrite)
+    for path in job.variants:
+        write_picture(compared(original, result), path, encoding=batch.encoding, overwrite=batch.overwrite)
+    if batch.preserve_times and job.input is not None:
+        preserve_times(job.input, job.output)
+    return warnings
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {name_of(path.parent)}: {error.strerror or error}") from error
+    return path
+
+
+def compared(original: Picture, result: Picture) -> Picture:
+    """Return both pictures side by side, the original at the left, in the result's format and profile."""
+    alpha = None if result.alpha is None else cast(Pixels, np.tile(result.alpha, 2))
+    return replace(result, pixels=cast(Pixels, np.hstack((original.pixels, result.pixels))), alpha=alpha)

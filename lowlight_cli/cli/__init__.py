@@ -1,0 +1,70 @@
+"""The command line: one module per command, and the one boundary that turns failures into sentences."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lowlight_cli import __version__
+from lowlight_cli.cli import enhance, weights
+from lowlight_cli.errors import LowlightError
+
+
+class _Boundary(TyperGroup):
+    """Expected failures become one sentence and their exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LowlightError as error:
+            say(f"lowlight: {error}")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            say("lowlight: interrupted; what was finished is complete, and nothing is half-written")
+            raise typer.Exit(getattr(error, "exit_code", 130)) from error
+        except BrokenPipeError as error:
+            # The reader went away, which is its right. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+
+
+def say(text: str) -> None:
+    """Print one line on stderr, whatever its encoding can hold."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
+
+
+app = typer.Typer(
+    cls=_Boundary,
+    name="lowlight",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make dark photos and clips bright and clean.",
+    epilog="Start with: [bold]lowlight enhance photo.jpg[/bold]",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        torch = importlib.metadata.version("torch")
+        typer.echo(f"lowlight {__version__} (torch {torch}, Python {platform.python_version()}, {platform.platform()})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print versions.")
+    ] = False,
+) -> None:
+    del version
+
+
+app.command("enhance")(enhance.enhance)
+app.add_typer(weights.app)

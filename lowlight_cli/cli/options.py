@@ -1,0 +1,188 @@
+"""Options that several commands share, as annotated types; defaults stand in `settings`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.manifest import read_manifest
+from lowlight_cli.settings import Tiling
+
+_OUTPUT, _MODEL, _TONE, _COMPUTE, _BATCH = "Output", "Model", "Look", "Compute", "Batch"
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    return [name for name in read_manifest() if name.startswith(incomplete)]
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUTS...", help="Files, folders or globs; - for standard input.", show_default=False),
+]
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="A file, a folder, a template of {stem} {ext} {parent} {model}, or - for standard output.",
+        show_default="beside the input, as STEM_lowlight.EXT",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Suffix = Annotated[
+    str | None,
+    typer.Option(help="Appended to the stem beside the input.", show_default="_lowlight", rich_help_panel=_OUTPUT),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(help="jpg, png, webp, tiff, avif, ...", show_default="the input's", rich_help_panel=_OUTPUT),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Of JPEG, WebP and AVIF.",
+        show_default="92, or the input's if higher",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+MetadataOption = Annotated[
+    str, typer.Option("--metadata", help="keep, strip, or no-gps: all but the place.", rich_help_panel=_OUTPUT)
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace existing results instead of skipping them.", rich_help_panel=_OUTPUT),
+]
+Compare = Annotated[
+    bool,
+    typer.Option("--compare", help="Also write before and after side by side, as *_compare.", rich_help_panel=_OUTPUT),
+]
+PreserveTimes = Annotated[
+    bool, typer.Option("--preserve-times", help="Give results their inputs' times.", rich_help_panel=_OUTPUT)
+]
+
+Model = Annotated[
+    str,
+    typer.Option(help="A name from `lowlight weights list`.", autocompletion=_complete_model, rich_help_panel=_MODEL),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", help="A file of weights (safetensors or PyTorch) to use instead.", rich_help_panel=_MODEL
+    ),
+]
+Dilations = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATES",
+        help="Dilation rates of --weights that do not say theirs, such as 1,4,9.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", envvar="LOWLIGHT_OFFLINE", help="Never use the network.", rich_help_panel=_MODEL),
+]
+
+Strength = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="From the input (0) to the result (1).", rich_help_panel=_TONE),
+]
+Exposure = Annotated[
+    float,
+    typer.Option(metavar="EV", min=-8, max=8, help="Stops brighter or darker.", rich_help_panel=_TONE),
+]
+ProtectHighlights = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Keep what is bright in the input as it is.", rich_help_panel=_TONE),
+]
+Denoise = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="For models that part noise from light (zeroig).", show_default="1", rich_help_panel=_TONE
+    ),
+]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTE)]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto (fp32, bf16 on CUDA), fp32, bf16 or fp16.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+Tile = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|0|N", help="Side of tiles in pixels; 0 for the whole picture.", rich_help_panel=_COMPUTE
+    ),
+]
+Overlap = Annotated[
+    int, typer.Option(min=0, max=1024, help="Pixels over which tiles are blended.", rich_help_panel=_COMPUTE)
+]
+MaxPixels = Annotated[
+    float | None,
+    typer.Option(
+        "--max-megapixels",
+        min=0.001,
+        help="Refuse larger pictures before decoding.",
+        show_default="what memory allows",
+        rich_help_panel=_COMPUTE,
+    ),
+]
+
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "-r", "--recursive", help="Search folders all the way down, and keep the tree.", rich_help_panel=_BATCH
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|-", help="Read names of inputs, one a line.", rich_help_panel=_BATCH),
+]
+NullSeparated = Annotated[
+    bool, typer.Option("-0", "--null", help="Names in --files-from end with a NUL.", rich_help_panel=_BATCH)
+]
+Jobs = Annotated[
+    int, typer.Option(min=1, max=64, help="Pictures decoded ahead and written behind.", rich_help_panel=_BATCH)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_BATCH)]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=_BATCH)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_BATCH)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_BATCH)]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_BATCH)]
+
+
+def read_tiling(tile: str, overlap: int) -> Tiling:
+    """Return the tiling that `--tile` and `--overlap` mean; raises SettingsError."""
+    if tile == "auto":
+        return Tiling(None, overlap)
+    if not tile.isdecimal():
+        raise SettingsError(f"--tile is auto, 0 or a number of pixels, not {tile!r}")
+    size = int(tile)
+    return Tiling(size, min(overlap, size // 2) if size else overlap)
+
+
+def read_dilations(text: str | None) -> dict[str, object]:
+    """Return the network setting that `--dilations` means; raises SettingsError."""
+    if text is None:
+        return {}
+    try:
+        rates = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or min(rates) < 1:
+        raise SettingsError(f"--dilations is a list of numbers such as 1,4,9, not {text!r}")
+    return {"dilations": rates}
+
+
+def one_of(value: str, choices: tuple[str, ...], option: str) -> str:
+    """Return `value` if it is one of `choices`; raises SettingsError naming the option."""
+    if value not in choices:
+        raise SettingsError(f"{option} is one of {', '.join(choices)}, not {value!r}")
+    return value

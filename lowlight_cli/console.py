@@ -1,0 +1,112 @@
+"""What a person sees while work goes on: bars on a terminal, a plain line now and then off it, all on stderr."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_LINE_SECONDS = 30.0
+_LINE_SHARE = 0.05
+
+
+def stderr_console() -> Console:
+    """Return a console on stderr that neither wraps nor colours names."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def logged_to_stderr(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show the package's log on stderr: warnings, nothing with `quiet`, everything with `verbose`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("lowlight_cli")
+    before = log.level
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+class Show:
+    """Progress over `total` items (files, frames) and the steps within the present one.
+
+    On a terminal two bars with the time that remains; elsewhere a line every 30 seconds or 5 %; nothing if quiet.
+    """
+
+    def __init__(self, total: int, *, noun: str = "files", quiet: bool = False) -> None:
+        self._console = stderr_console()
+        self._total, self._noun, self._quiet = total, noun, quiet
+        self._done = 0
+        self._last_line = (time.monotonic(), 0)
+        self._bars: Progress | None = None
+        self._outer = self._inner = TaskID(0)
+        if self._console.is_terminal and not quiet:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=self._console,
+                transient=True,
+            )
+            self._outer = self._bars.add_task(noun, total=total)
+            self._inner = self._bars.add_task("tiles", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def step(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` tiles, frames or steps of the present item are finished."""
+        if self._bars:
+            self._bars.update(self._inner, completed=done, total=total, visible=total > 1)
+
+    def advance(self, name: str) -> None:
+        """Tell that an item is finished; `name` may hold anything."""
+        self._done += 1
+        if self._bars:
+            self._bars.update(self._outer, completed=self._done, description=escape(_shortened(name)))
+            self._bars.update(self._inner, completed=0, visible=False)
+        elif not self._quiet and self._total > 1:
+            self._line_now_and_then()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars, unless quiet."""
+        if not self._quiet:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Print a line above the bars, even if quiet: failures."""
+        self._console.print(escape(_printable(text, self._console.encoding)), soft_wrap=True)
+
+    def _line_now_and_then(self) -> None:
+        now, (before, done) = time.monotonic(), self._last_line
+        if now - before >= _LINE_SECONDS or ((self._done - done) / self._total >= _LINE_SHARE and now - before >= 1):
+            self._last_line = (now, self._done)
+            self.tell(f"{self._done} of {self._total} {self._noun}")
+
+
+def _shortened(name: str, room: int = 40) -> str:
+    return name if len(name) <= room else f"{name[: room // 2 - 1]}…{name[-room // 2 :]}"
+
+
+def _printable(text: str, encoding: str) -> str:
+    """Escape what the terminal's encoding cannot show, and undecodable bytes of file names."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
