@@ -1,0 +1,162 @@
+"""The one way a file comes to be: written beside its target, checked, then moved over it in one step.
+
+A file under its final name is therefore always complete, and an existing file survives a full disk, an
+exception or a killed process. The temporary name is hidden (`.NAME.XXXXXXXX.part`) and lies in the target's
+own folder, because only a rename within one file system is atomic. A SIGKILL can leave such a `.part` file
+behind, never a short file under a final name.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lowlight_cli.errors import OutputError
+
+PART_SUFFIX = ".part"
+
+# Names may be 255 bytes long; the dot, the random part and the suffix need 15 of them.
+_NAME_BYTES = 255 - 15
+
+
+@contextmanager
+def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary file beside `target`; when the block ends well, it becomes `target`.
+
+    For writers that want a path (a child process, a library); see `atomic_file` for an open file. On any
+    exception the temporary file is removed and `target` is as it was. With `overwrite` false an existing
+    target is never replaced, not even one that appeared while the block ran.
+
+    Raises:
+        OutputError: the folder cannot be written, the disk is full, or the target exists or is no plain file.
+    """
+    with _os_errors_as_output_errors(target):
+        # Through a link, the file it names is replaced, as an ordinary write would do; the link itself stays.
+        target = target.resolve() if target.is_symlink() else target
+        part = _create_part(target, _mode_for(target, overwrite))
+    try:
+        with _os_errors_as_output_errors(target):
+            yield part
+            _sync(part)
+            _publish(part, target, overwrite)
+            _sync_folder(target.parent)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Yield a binary file, open for writing and reading, whose content becomes `target` when the block ends
+    well.
+
+    Raises:
+        OutputError: as for `atomic_path`; every OSError inside the block counts as a failure to write.
+    """
+    with atomic_path(target, overwrite=overwrite) as part, part.open("r+b") as file:
+        yield file
+
+
+def write_atomically(target: Path, content: bytes, *, overwrite: bool = False) -> None:
+    """Write `content` to `target`, complete or not at all.
+
+    Raises:
+        OutputError: as for `atomic_path`.
+    """
+    with atomic_file(target, overwrite=overwrite) as file:
+        file.write(content)
+
+
+def preserve_times(source: Path, target: Path) -> None:
+    """Give `target` the access and modification times of `source`, to the nanosecond.
+
+    Raises:
+        OutputError: the times of one cannot be read or of the other not be set.
+    """
+    with _os_errors_as_output_errors(target):
+        times = source.stat()
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@contextmanager
+def _os_errors_as_output_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise OutputError(f"{target} exists already; use --overwrite to replace it") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _mode_for(target: Path, overwrite: bool) -> int:
+    """Return the permission bits of the new file: the old file's when one is replaced, else what the umask
+    leaves."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return 0o666
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"cannot write {target}: it is not a plain file")
+    if not overwrite:
+        raise FileExistsError(target)
+    return stat.S_IMODE(found.st_mode)
+
+
+def _create_part(target: Path, mode: int) -> Path:
+    # Cut by bytes, not letters: file systems count bytes. surrogateescape keeps names that are no valid
+    # UTF-8.
+    stem = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") or "output"
+    while True:
+        part = target.with_name(f".{stem}.{secrets.token_hex(4)}{PART_SUFFIX}")
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            continue
+        os.close(descriptor)
+        if mode != 0o666:
+            # The umask was applied by open; a replaced file keeps its exact bits. Some file systems have
+            # none.
+            with suppress(OSError):
+                part.chmod(mode)
+        return part
+
+
+def _sync(part: Path) -> None:
+    descriptor = os.open(part, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(part: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        part.replace(target)
+        return
+    try:
+        # A hard link fails when the name is taken, which a rename would not; this closes the race with
+        # others.
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(target) from None
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the new name itself survive a power cut. Windows and some network drives cannot; the content is
+    # safe.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
