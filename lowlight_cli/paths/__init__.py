@@ -1,0 +1,32 @@
+"""Inputs to jobs: what is read and under which name each result goes, decided before any work begins.
+
+`plan_jobs` looks at the disk and changes nothing. What it refuses it refuses with a SettingsError before a
+model loads; what it returns never writes over an input, and never writes two results under one name. All it
+knows of pictures is a table (`Media`), so clips are planned by the same code.
+
+media.py    which suffixes and first bytes belong to which format
+search.py   what the inputs mean: files, folders, globs, lists of files
+naming.py   what `--output`, `--suffix` and `--format` make of a name
+plan.py     jobs, collisions, existing results, shards
+"""
+
+from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff
+from lowlight_cli.paths.naming import VARIANTS, Variant, variant_path
+from lowlight_cli.paths.plan import Job, Plan, plan_jobs, shard
+from lowlight_cli.paths.search import files_below, read_file_list
+
+__all__ = [
+    "PICTURES",
+    "SNIFF_BYTES",
+    "VARIANTS",
+    "Job",
+    "Media",
+    "Plan",
+    "Variant",
+    "files_below",
+    "plan_jobs",
+    "read_file_list",
+    "shard",
+    "sniff",
+    "variant_path",
+]

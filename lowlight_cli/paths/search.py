@@ -1,0 +1,170 @@
+"""What the inputs mean: files, folders, globs and lists of files become the files they stand for."""
+
+import glob
+import os
+import stat
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.paths.media import Media, sniff_file
+from lowlight_cli.paths.refusal import quoted, refuse_unless
+
+_JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input file: its path as given, the names of the folders it was found below, and its identity.
+
+    `folders` begins with the searched folder itself and is empty for a file that was named. `key` is equal
+    for two spellings of one file; `device_and_inode` for its hard links too.
+    """
+
+    path: Path
+    folders: tuple[str, ...]
+    key: str
+    device_and_inode: tuple[int, int]
+
+
+class Search:
+    """Turns inputs into the files they mean, and remembers what it passed over.
+
+    `avoid` is the folder that this very run writes into: it is not searched when it lies below an input.
+    """
+
+    def __init__(self, media: Media, *, recursive: bool, avoid: Path | None) -> None:
+        self.found: list[Found] = []
+        self.ignored: list[Path] = []
+        self.unreadable: list[Path] = []
+        self._media = media
+        self._recursive = recursive
+        self._avoid = real_path(avoid) if avoid else None
+        self._real_folders: dict[Path, Path] = {}
+
+    def add(self, item: str | Path) -> None:
+        """Add one input; raises SettingsError when nothing of that name exists.
+
+        A string that names no file is expanded if it holds `*`, `?` or `[`, as not every shell does.
+        """
+        path = Path(item)
+        facts = facts_of(path)
+        if facts is None:
+            expands = isinstance(item, str) and glob.has_magic(item)
+            refuse_unless(expands, f"there is no file or folder {quoted(path)}")
+            self._expand(str(item))
+        elif stat.S_ISDIR(facts.st_mode):
+            self._search_folder(path)
+        else:
+            self._take(path, facts)
+
+    def distinct(self) -> list[Found]:
+        """Return what was found, each file once, sorted; found below a folder, a file keeps that place."""
+        best: dict[str, Found] = {}
+        for one in sorted(self.found, key=lambda one: (-len(one.folders), sort_key(one.path))):
+            best.setdefault(one.key, one)
+        return sorted(best.values(), key=lambda one: sort_key(one.path))
+
+    def _expand(self, pattern: str) -> None:
+        matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (may be absolute)
+        refuse_unless(bool(matches), f"there is no file or folder {quoted(pattern)}")
+        for path in matches:
+            if not is_folder(path):
+                self._consider(path)
+            elif "**" not in pattern:  # which gives the folders' files as well
+                self._search_folder(path)
+
+    def _search_folder(self, root: Path) -> None:
+        def note(error: OSError) -> None:
+            self.unreadable.append(Path(error.filename))
+
+        name = real_path(root).name if root.name in ("", "..") else root.name
+        for folder, below, files in os.walk(root, onerror=note):
+            here = Path(folder)
+            entered = [each for each in below if self._enters(here / each)]
+            self.ignored += [here / each for each in below if each not in entered]
+            below[:] = entered if self._recursive else []
+            for file in files:
+                self._consider(here / file, folders=(name, *here.relative_to(root).parts))
+
+    def _enters(self, folder: Path) -> bool:
+        own = self._avoid is not None and real_path(folder) == self._avoid
+        return not (own or is_junk(folder.name) or folder.is_symlink())
+
+    def _consider(self, path: Path, *, folders: tuple[str, ...] = ()) -> None:
+        """Take a file that nobody named if it looks right: by its suffix, or else by its first bytes."""
+        facts = None if is_junk(path.name) else facts_of(path)
+        known = self._media.format_of(path.suffix) is not None
+        if facts and stat.S_ISREG(facts.st_mode) and (known or sniff_file(path, self._media)):
+            self._take(path, facts, folders=folders)
+        else:
+            self.ignored.append(path)
+
+    def _take(self, path: Path, facts: os.stat_result, *, folders: tuple[str, ...] = ()) -> None:
+        real = self._real_folders.setdefault(path.parent, real_path(path.parent))
+        # On a case-blind disk two spellings share an inode; on another disk they are two files and do not.
+        key = f"{fold(str(real / path.name))}\0{facts.st_dev}\0{facts.st_ino}"
+        self.found.append(Found(path, folders, key, (facts.st_dev, facts.st_ino)))
+
+
+def files_below(folder: Path, media: Media) -> list[Path]:
+    """Return a folder's files of a kind, all the way down, sorted; SettingsError for no such folder."""
+    search = Search(media, recursive=True, avoid=None)
+    search.add(folder)
+    return [one.path for one in search.distinct()]
+
+
+def read_file_list(source: Path | BinaryIO, *, null_separated: bool = False) -> list[Path]:
+    """Read the names of `--files-from`, one a line or each ended by a NUL byte, and take them literally.
+
+    Raises SettingsError when the list cannot be read, or holds NUL bytes without being `null_separated`.
+    """
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source.read()
+    except OSError as error:
+        raise SettingsError(f"cannot read the list of files: {error}") from error
+    refuse_unless(null_separated or b"\0" not in data, "the list of files holds NUL bytes; read it with -0")
+    names = data.split(b"\0") if null_separated else data.splitlines()
+    return [Path(os.fsdecode(name)) for name in names if name]
+
+
+def facts_of(path: Path) -> os.stat_result | None:
+    """Return what the disk says of a file or folder, links followed; None for a name that leads nowhere."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a regular file; never raises, as `Path.is_file` does for a name too long."""
+    facts = facts_of(path)
+    return facts is not None and stat.S_ISREG(facts.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; never raises."""
+    facts = facts_of(path)
+    return facts is not None and stat.S_ISDIR(facts.st_mode)
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path without links, whether or not it exists (`Path.resolve` fails on a loop)."""
+    return Path(os.path.realpath(path))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is one that systems leave in folders and nobody means: hidden, or known by name."""
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def fold(name: str) -> str:
+    """Make equal what some disk takes for one name: case, and accents composed or not."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def sort_key(path: PurePath) -> tuple[list[str], str]:
+    """Sort folder by folder, and alike on disks that store accents composed and decomposed."""
+    return [unicodedata.normalize("NFC", part) for part in path.parts], str(path)
