@@ -1,0 +1,59 @@
+"""Pictures: from a file to what a network sees, and back into the same kind of file.
+
+    picture = read_picture(path)              its own integers, profile, alpha and tags, upright
+    canvas = Canvas(picture)
+    canvas.add(network(picture.srgb(rows)))   band by band, from top to bottom
+    write_picture(canvas.picture(), target)   complete or not at all
+
+`probe` reads a header; `read_animation`, `read_frames` and `write_frames` do the same for several frames. No
+torch here: numpy arrays in and out. The rooms:
+
+- `decode` is the only way in: it judges the file, keeps the pixel budget, and turns every failure into
+InputError.
+- `unpack` makes integers of every mode and depth; `profiles` decides what becomes of the colours; `harvest`
+gathers
+  the metadata.
+- `picture` holds the result: `Picture`, and `Canvas` for the way back; `colour` has the mathematics of
+profiles.
+- `metadata` keeps EXIF, XMP and IPTC true; `directory` edits TIFF structures in place.
+- `encode` and, for several frames, `animate` are the only ways out; `png`, `tiff` and `ppm` write what Pillow
+cannot.
+- `formats` lists the formats; `sniff` knows files by their first bytes; `extras` reads HEIC and raw photos.
+"""
+
+from lowlight_cli.images.animate import write_frames
+from lowlight_cli.images.budget import default_pixel_budget
+from lowlight_cli.images.decode import (
+    Animation,
+    Frame,
+    PictureFacts,
+    probe,
+    read_animation,
+    read_frames,
+    read_picture,
+)
+from lowlight_cli.images.encode import DEFAULT_QUALITY, write_picture
+from lowlight_cli.images.formats import FORMATS, Format, format_named, output_format, suffix_for
+from lowlight_cli.images.picture import Canvas, Picture, Pixels
+
+__all__ = [
+    "DEFAULT_QUALITY",
+    "FORMATS",
+    "Animation",
+    "Canvas",
+    "Format",
+    "Frame",
+    "Picture",
+    "PictureFacts",
+    "Pixels",
+    "default_pixel_budget",
+    "format_named",
+    "output_format",
+    "probe",
+    "read_animation",
+    "read_frames",
+    "read_picture",
+    "suffix_for",
+    "write_frames",
+    "write_picture",
+]

@@ -1,0 +1,182 @@
+"""Several frames or pages to one file: GIF, WebP, PNG and AVIF animations, and TIFF pages."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from lowlight_cli.atomic import atomic_file
+from lowlight_cli.errors import OutputError
+from lowlight_cli.images.decode import Animation, Frame
+from lowlight_cli.images.encode import (
+    AS_THE_INPUT,
+    add_tiff_page,
+    encoder_failures,
+    fit_to_format,
+    pillow_image,
+    png_texts,
+    quality_for,
+)
+from lowlight_cli.images.formats import FORMATS, output_format
+from lowlight_cli.images.tiff import TiffWriter
+from lowlight_cli.settings import Encoding
+
+_Writer = Callable[[list[Frame], BinaryIO, Animation, int], None]
+
+
+def write_frames(
+    frames: Iterable[Frame],
+    target: Path | BinaryIO,
+    *,
+    animation: Animation,
+    encoding: Encoding = AS_THE_INPUT,
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Write enhanced frames as an animation like the one they came from; return what could not be kept.
+
+    Durations come from the frames, repetitions from `animation`. The format is chosen as for `write_picture`.
+    Pages of a TIFF are written as they come; other formats gather their frames first, as their encoders ask
+    for.
+
+    Raises:
+        OutputError: the format holds one picture only (said before the first frame is asked for), or the file
+            cannot be written; an existing file is as it was.
+    """
+    path = target if isinstance(target, Path) else None
+    name = output_format(animation.format, requested=encoding.format, target=path)
+    if not FORMATS[name].animated:
+        raise OutputError(f"{name} holds one picture, not {animation.frames}; choose gif, webp, png or tiff")
+    warnings: dict[str, None] = {}
+    fitted = _fitted(frames, name, encoding, warnings)
+    if isinstance(target, Path):
+        with atomic_file(target, overwrite=overwrite) as file:
+            _write(fitted, file, name, animation, encoding)
+    else:
+        whole = io.BytesIO()
+        _write(fitted, whole, name, animation, encoding)
+        target.write(whole.getbuffer())
+    return tuple(warnings)
+
+
+def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: dict[str, None]) -> Iterator[Frame]:
+    """Yield the frames with what the format can hold, and note each thing it cannot once."""
+    for frame in frames:
+        tags = frame.picture.tags.chosen(encoding.metadata)
+        picture = fit_to_format(replace(frame.picture, tags=tags, warnings=()), name)
+        if picture.depth == 16 and name != "TIFF":
+            picture = fit_to_format(picture, "WEBP")
+        warnings.update(dict.fromkeys(picture.warnings))
+        yield replace(frame, picture=picture)
+
+
+def _write(frames: Iterator[Frame], file: BinaryIO, name: str, animation: Animation, encoding: Encoding) -> None:
+    with encoder_failures(name):
+        if name == "TIFF":
+            _write_pages(frames, file)
+        else:
+            gathered = list(frames)
+            quality = quality_for(gathered[0].picture, encoding)
+            _WRITERS[name](gathered, file, animation, quality)
+
+
+def _write_pages(frames: Iterator[Frame], file: BinaryIO) -> None:
+    first = next(frames)
+    writer = TiffWriter(file, first.picture.tags.exif)
+    add_tiff_page(writer, first.picture)
+    for frame in frames:
+        add_tiff_page(writer, frame.picture)
+
+
+def _images(frames: list[Frame]) -> tuple[Image.Image, list[Image.Image]]:
+    """Return the first image and the others; all have alpha if one has, for encoders that ask the first
+    only."""
+    mode = "RGBA" if any(frame.picture.alpha is not None for frame in frames) else "RGB"
+    images = [pillow_image(frame.picture).convert(mode) for frame in frames]
+    return images[0], images[1:]
+
+
+def _durations(frames: list[Frame]) -> list[int]:
+    return [round(frame.milliseconds) for frame in frames]
+
+
+def _write_gif(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
+    del quality
+    first, others = _images(frames)
+    if animation.loop is not None:
+        first.info["loop"] = animation.loop
+    # Frames are whole pictures: where one is transparent, nothing of the last may show through (2: clear it).
+    first.save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=others,
+        duration=_durations(frames),
+        disposal=2 if first.mode == "RGBA" else 1,
+        comment=frames[0].picture.tags.comment or b"",
+    )
+
+
+def _write_webp(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
+    first, others = _images(frames)
+    picture = frames[0].picture
+    first.save(
+        file,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=_durations(frames),
+        loop=animation.loop or 0,
+        quality=quality,
+        lossless=picture.lossless,
+        icc_profile=picture.icc or b"",
+        exif=picture.tags.exif or b"",
+        xmp=picture.tags.xmp or b"",
+    )
+
+
+def _write_png(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
+    del quality
+    first, others = _images(frames)
+    picture = frames[0].picture
+    shown = frames[1:] if animation.has_still else frames
+    first.save(
+        file,
+        "PNG",
+        save_all=True,
+        append_images=others,
+        default_image=animation.has_still,
+        duration=[frame.milliseconds for frame in shown],
+        loop=animation.loop or 0,
+        icc_profile=picture.icc,
+        exif=picture.tags.exif or b"",
+        pnginfo=png_texts(picture.tags),
+    )
+
+
+def _write_avif(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
+    del animation
+    first, others = _images(frames)
+    picture = frames[0].picture
+    first.save(
+        file,
+        "AVIF",
+        save_all=True,
+        append_images=others,
+        duration=_durations(frames),
+        quality=quality,
+        subsampling="4:4:4",
+        icc_profile=picture.icc or b"",
+        exif=picture.tags.exif or b"",
+        xmp=picture.tags.xmp or b"",
+    )
+
+
+_WRITERS: dict[str, _Writer] = {
+    "GIF": _write_gif,
+    "WEBP": _write_webp,
+    "PNG": _write_png,
+    "AVIF": _write_avif,
+}

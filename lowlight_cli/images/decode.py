@@ -1,0 +1,269 @@
+"""Files to pictures. Everything that is decoded passes `_boundary`, which turns what libraries throw into
+InputError.
+
+The order never changes: is it a plain file, is it a format we know, does its header ask for more pixels than
+we have memory for; only then is anything decoded. The kind of a file is told by its content, never by its
+name.
+"""
+
+import io
+import logging
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from lowlight_cli.errors import InputError
+from lowlight_cli.images import extras
+from lowlight_cli.images.budget import default_pixel_budget
+from lowlight_cli.images.directory import TIFF_STARTS
+from lowlight_cli.images.harvest import format_of, frame_count, orientation_to_undo
+from lowlight_cli.images.libtiff import silence_libtiff
+from lowlight_cli.images.picture import Picture
+from lowlight_cli.images.sniff import HEAD_BYTES, familiar_name, foreign_name, head_of, is_lossless_webp, kind_of
+from lowlight_cli.images.unpack import depth_of, picture_of
+
+Source = Path | bytes
+
+_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+
+# What Pillow and its plugins were seen to raise on some ten thousand damaged files, and their near relations.
+_LIBRARY_FAILURES = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+# Pillow logs some of what it also raises; without a handler, Python would print it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+# Pillow's pixel limit and Python's warning filters belong to the whole process: one decoder at a time may
+# touch them.
+_process_state = threading.RLock()
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file's header says. `width` and `height` are as the picture is seen, after turning upright.
+
+    `frames` counts the frames of an animation or the pages of a TIFF; pictures that belong to the main one
+    (an MPO's second eye, a gain map, a small copy) are not frames. `depth` is bits per channel as we read
+    them.
+    """
+
+    format: str
+    width: int
+    height: int
+    frames: int
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of an animation, complete (what stood before it is already drawn), shown for
+    `milliseconds`."""
+
+    picture: Picture
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Animation:
+    """A file of several frames or pages. `loop` counts repetitions, 0 for endless, None where nothing is
+    said.
+
+    `has_still` says that a PNG's first frame is only for viewers that cannot animate.
+    """
+
+    source: Source
+    format: str
+    frames: int
+    loop: int | None = None
+    has_still: bool = False
+    pixel_budget: int | None = None
+
+
+def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
+    """Read a header; decode no pixels.
+
+    Raises:
+        InputError: as for `read_picture`, but for damage in the pixels.
+    """
+    kind = kind_of(_checked_head(source))
+    with _boundary(pixel_budget):
+        if kind == "RAW":
+            return PictureFacts(kind, *extras.raw_size(source), frames=1, depth=16)
+        with _opened(source) as image:
+            width, height = image.size
+            if orientation_to_undo(image) >= 5:
+                width, height = height, width
+            return PictureFacts(format_of(image), width, height, frame_count(image), depth_of(image))
+
+
+def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
+    """Decode a picture, from a path or from the bytes of a file; of an animation, the first frame, with a
+    warning.
+
+    `pixel_budget` is the most pixels a header may ask for; None is `default_pixel_budget()`.
+
+    Raises:
+        InputError: missing, no plain file, empty, of no kind we know, damaged, cut off, or larger than the
+        budget.
+            The message is a sentence without the path.
+    """
+    head = _checked_head(source)
+    kind = kind_of(head)
+    with _boundary(pixel_budget) as budget:
+        if kind == "RAW":
+            return extras.read_raw(source, budget)
+        with _opened(source) as image:
+            frames = frame_count(image)
+            picture = picture_of(image, lambda: _opened(source))
+    if frames > 1:
+        picture = picture.with_warning(f"only the first of its {frames} frames was read")
+    return replace(picture, lossless=is_lossless_webp(head))
+
+
+def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animation:
+    """Read what a file says about its frames; `read_frames` then decodes them one by one.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    _checked_head(source)
+    with _boundary(pixel_budget), _opened(source) as image:
+        return Animation(
+            source=source,
+            format=format_of(image),
+            frames=frame_count(image),
+            loop=image.info.get("loop"),
+            has_still=bool(image.info.get("default_image", False)),
+            pixel_budget=pixel_budget,
+        )
+
+
+def read_frames(animation: Animation) -> Iterator[Frame]:
+    """Yield the frames in order, each composed to a whole picture; only one is in memory at a time.
+
+    Raises:
+        InputError: as for `read_picture`; the frames before the damage have been yielded by then.
+    """
+    source, budget = animation.source, animation.pixel_budget
+    lossless = is_lossless_webp(_checked_head(source))
+    with _boundary(budget):
+        image = _open(source)
+    with image:
+        for index in range(animation.frames):
+            with _boundary(budget):
+                image.seek(index)
+                picture = picture_of(image, lambda frame=index: _opened(source, frame))  # type: ignore[misc]
+                milliseconds = float(image.info.get("duration", 0) or 0)
+            yield Frame(replace(picture, lossless=lossless), milliseconds)
+
+
+@contextmanager
+def _boundary(pixel_budget: int | None) -> Iterator[int]:
+    """Yield the pixel budget in force; inside, Pillow obeys it and is quiet, and what it raises becomes
+    InputError."""
+    budget = default_pixel_budget() if pixel_budget is None else pixel_budget
+    with _process_state, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        # Pillow refuses, before it decodes, what is more than twice its limit.
+        Image.MAX_IMAGE_PIXELS = max(1, budget // 2)
+        try:
+            yield budget
+        except InputError:
+            raise
+        except MemoryError as error:
+            raise InputError("there is not enough memory to decode it") from error
+        except Image.DecompressionBombError as error:
+            raise InputError(_too_large(budget)) from error
+        except _LIBRARY_FAILURES as error:
+            raise InputError(_reason(error)) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _too_large(budget: int) -> str:
+    return (
+        f"it has more than {budget / 1e6:.0f} million pixels, the limit for this machine's memory; "
+        "a higher limit can be asked for"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return one sentence for a person. What libraries say follows in brackets, for those who search for
+    it."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "there is no permission to read it"
+    words = " ".join(str(error).split())[:200]
+    if "truncated" in words.lower() or "not enough" in words.lower() or isinstance(error, EOFError):
+        return f"it is cut off ({words})" if words else "it is cut off"
+    return f"it is damaged or of an unusual kind ({words or type(error).__name__})"
+
+
+def _checked_head(source: Source) -> bytes:
+    """Return the first bytes of a source that is worth opening.
+
+    Raises:
+        InputError: it is missing, no plain file (a pipe would block for ever), empty, or of a kind we do not
+        read.
+    """
+    with _boundary(None):
+        if isinstance(source, Path):
+            found = source.stat()
+            if not stat.S_ISREG(found.st_mode):
+                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+                raise InputError(f"it is {kind}, no file")
+            head = head_of(source)
+        else:
+            head = source[:HEAD_BYTES]
+    if not head:
+        raise InputError("it is empty")
+    if (name := foreign_name(head)) is not None:
+        raise InputError(f"it is a file of the kind {name}, which is not supported")
+    return head
+
+
+def _open(source: Source, frame: int = 0) -> ImageFile.ImageFile:
+    head = head_of(source) if isinstance(source, Path) else source[:HEAD_BYTES]
+    formats = _FORMATS
+    if kind_of(head) == "HEIF":
+        extras.require("HEIF")
+        formats = ("HEIF",)
+    if head[:4] in TIFF_STARTS:
+        silence_libtiff()
+    try:
+        image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=formats)
+    except UnidentifiedImageError as error:
+        name = familiar_name(head)
+        if name is None:
+            raise InputError("it is no picture of a kind that can be read") from error
+        raise InputError(f"it is a {name} of an unusual kind, or its header is damaged") from error
+    if frame:
+        image.seek(frame)
+    return image
+
+
+@contextmanager
+def _opened(source: Source, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
+    with _open(source, frame) as image:
+        yield image

@@ -1,0 +1,306 @@
+"""Pictures to files, in the format a result is wanted in, complete or not at all."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from lowlight_cli.atomic import atomic_file
+from lowlight_cli.errors import OutputError
+from lowlight_cli.images import extras, png
+from lowlight_cli.images.formats import FORMATS, output_format
+from lowlight_cli.images.metadata import Tags
+from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.ppm import write_ppm
+from lowlight_cli.images.tiff import TiffWriter
+from lowlight_cli.settings import Encoding
+
+# Visually lossless for photographs; a JPEG of higher quality keeps its own.
+DEFAULT_QUALITY = 92
+
+AS_THE_INPUT = Encoding()
+_EXIF_START = b"Exif\x00\x00"
+_XMP_START = b"http://ns.adobe.com/xap/1.0/\x00"
+_IPTC_START = b"Photoshop 3.0\x00"
+# A JPEG segment counts its length, itself included, in 16 bits.
+_SEGMENT_BYTES = 65533
+
+
+def write_picture(
+    picture: Picture, target: Path | BinaryIO, *, encoding: Encoding = AS_THE_INPUT, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Write a picture to a path (atomically) or to an open stream; return sentences about what could not be
+    kept.
+
+    The format is `encoding.format`, else what the target's suffix promises, else the picture's own.
+
+    Raises:
+        SettingsError: the format asked for does not exist.
+        OutputError: the picture cannot be written; an existing file is as it was.
+    """
+    path = target if isinstance(target, Path) else None
+    name = output_format(picture.format, requested=encoding.format, target=path)
+    picture = replace(picture, tags=picture.tags.chosen(encoding.metadata), warnings=())
+    fitted = fit_to_format(picture, name)
+    quality = quality_for(picture, encoding)
+    if isinstance(target, Path):
+        with atomic_file(target, overwrite=overwrite) as file:
+            _encode(fitted, file, name, quality)
+    else:
+        # Encoders seek back to fill in sizes; a pipe cannot.
+        whole = io.BytesIO()
+        _encode(fitted, whole, name, quality)
+        target.write(whole.getbuffer())
+    return fitted.warnings
+
+
+def fit_to_format(picture: Picture, name: str) -> Picture:
+    """Return the picture with only what format `name` can hold, and a warning for each thing it cannot.
+
+    Raises:
+        OutputError: the format cannot hold a picture of this size.
+    """
+    facts = FORMATS[name]
+    if max(picture.width, picture.height) > facts.largest_side:
+        raise OutputError(f"{name} holds at most {facts.largest_side} pixels a side; choose another --format")
+    if picture.profile is not None and not facts.profiled:
+        picture = _as_srgb(picture).with_warning(f"{name} holds no colour profile; written as sRGB")
+    if picture.depth == 16 and not facts.deep:
+        picture = _shallow(picture).with_warning(f"{name} holds 8 bits per channel; written with 8 of 16")
+    if picture.alpha is not None and not facts.alpha:
+        picture = _on_white(picture).with_warning(f"{name} holds no transparency; laid on white")
+    if name == "JPEG":
+        picture = _with_segments_that_fit(picture)
+    return picture
+
+
+def quality_for(picture: Picture, encoding: Encoding) -> int:
+    """Return the quality asked for, else the input's own where it is above the default."""
+    return encoding.quality or max(DEFAULT_QUALITY, picture.quality or 0)
+
+
+@contextmanager
+def encoder_failures(name: str) -> Iterator[None]:
+    """Turn an encoder's refusal into OutputError; a full disk stays the OSError that `atomic_file`
+    explains."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"the {name} encoder failed: {error}") from error
+
+
+def _encode(picture: Picture, file: BinaryIO, name: str, quality: int) -> None:
+    with encoder_failures(name):
+        _WRITERS[name](picture, file, quality)
+
+
+def _write_jpeg(picture: Picture, file: BinaryIO, quality: int) -> None:
+    tags = picture.tags
+    pillow_image(picture).save(
+        file,
+        "JPEG",
+        quality=quality,
+        subsampling="4:4:4",
+        optimize=False,
+        icc_profile=picture.icc,
+        exif=_EXIF_START + tags.exif if tags.exif else b"",
+        xmp=tags.xmp,
+        comment=tags.comment,
+        dpi=_whole_dpi(tags),
+        extra=_segments(b"\xff\xed", _IPTC_START, tags.iptc),
+    )
+
+
+def _write_png(picture: Picture, file: BinaryIO, quality: int) -> None:
+    del quality
+    tags, info = picture.tags, png_texts(picture.tags)
+    if picture.depth == 8:
+        pillow_image(picture).save(
+            file, "PNG", icc_profile=picture.icc, exif=tags.exif or b"", dpi=tags.dpi, pnginfo=info
+        )
+        return
+    chunks = [(bytes(name), bytes(content)) for name, content, *_ in info.chunks]
+    if tags.exif:
+        chunks.insert(0, (b"eXIf", tags.exif))
+    if tags.dpi:
+        chunks.insert(0, png.resolution_chunk(tags.dpi))
+    if picture.icc:
+        chunks.insert(0, png.profile_chunk(picture.icc))
+    png.write_png(file, _size(picture), _rows(picture), chunks=chunks)
+
+
+def png_texts(tags: Tags) -> PngImagePlugin.PngInfo:
+    """Return the text chunks of a PNG: the XMP packet, and what the input had."""
+    info = PngImagePlugin.PngInfo()
+    if tags.xmp:
+        info.add_itxt("XML:com.adobe.xmp", tags.xmp.decode("utf-8", "replace"))
+    for key, value in tags.text:
+        info.add_text(key, value)
+    return info
+
+
+def _write_tiff(picture: Picture, file: BinaryIO, quality: int) -> None:
+    del quality
+    add_tiff_page(TiffWriter(file, picture.tags.exif), picture)
+
+
+def add_tiff_page(writer: TiffWriter, picture: Picture) -> None:
+    """Write a picture as the next page of a TIFF."""
+    tags = picture.tags
+    if picture.depth == 16 and picture.is_grey and picture.alpha is not None:
+        # Few readers know 16-bit grey with alpha in a TIFF, Pillow and so we ourselves among those that do
+        # not.
+        pixels: NDArray[np.uint16] = np.repeat(picture.pixels, 3, axis=2).astype(np.uint16, copy=False)
+        picture = replace(picture, pixels=pixels)
+    writer.add_page(
+        _size(picture),
+        _rows(picture),
+        depth=picture.depth,
+        icc=picture.icc,
+        xmp=tags.xmp,
+        iptc=tags.iptc,
+        dpi=tags.dpi,
+    )
+
+
+def _write_webp(picture: Picture, file: BinaryIO, quality: int) -> None:
+    tags = picture.tags
+    pillow_image(picture, "RGB").save(
+        file,
+        "WEBP",
+        quality=quality,
+        lossless=picture.lossless,
+        exact=picture.alpha is not None,
+        icc_profile=picture.icc or b"",
+        exif=tags.exif or b"",
+        xmp=tags.xmp or b"",
+    )
+
+
+def _write_avif(picture: Picture, file: BinaryIO, quality: int) -> None:
+    tags = picture.tags
+    pillow_image(picture, "RGB").save(
+        file,
+        "AVIF",
+        quality=quality,
+        subsampling="4:4:4",
+        icc_profile=picture.icc or b"",
+        exif=tags.exif or b"",
+        xmp=tags.xmp or b"",
+    )
+
+
+def _write_heif(picture: Picture, file: BinaryIO, quality: int) -> None:
+    tags = picture.tags
+    extras.require("HEIF")
+    pillow_image(picture).save(
+        file, "HEIF", quality=quality, chroma=444, icc_profile=picture.icc, exif=tags.exif, xmp=tags.xmp
+    )
+
+
+def _write_bmp(picture: Picture, file: BinaryIO, quality: int) -> None:
+    del quality
+    pillow_image(picture, "RGB").save(file, "BMP", dpi=picture.tags.dpi or (96, 96))
+
+
+def _write_gif(picture: Picture, file: BinaryIO, quality: int) -> None:
+    del quality
+    pillow_image(picture).save(file, "GIF", comment=picture.tags.comment or b"")
+
+
+def _write_ppm(picture: Picture, file: BinaryIO, quality: int) -> None:
+    del quality
+    write_ppm(file, _size(picture), _rows(picture), depth=picture.depth)
+
+
+_WRITERS: dict[str, Callable[[Picture, BinaryIO, int], None]] = {
+    "JPEG": _write_jpeg,
+    "PNG": _write_png,
+    "TIFF": _write_tiff,
+    "WEBP": _write_webp,
+    "AVIF": _write_avif,
+    "HEIF": _write_heif,
+    "BMP": _write_bmp,
+    "GIF": _write_gif,
+    "PPM": _write_ppm,
+}
+
+
+def pillow_image(picture: Picture, least: Literal["L", "RGB"] = "L") -> Image.Image:
+    """Return an 8-bit picture as a Pillow image; `least` "RGB" is for formats that have no grey."""
+    pixels = picture.pixels
+    image = Image.fromarray(pixels[..., 0] if picture.is_grey else pixels)
+    if picture.is_grey and least == "RGB":
+        image = image.convert("RGB")
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    return image
+
+
+def _size(picture: Picture) -> tuple[int, int, int]:
+    return picture.height, picture.width, picture.pixels.shape[2] + (picture.alpha is not None)
+
+
+def _rows(picture: Picture) -> Iterator[NDArray[np.integer]]:
+    for rows in picture.bands():
+        band = picture.pixels[rows]
+        yield band if picture.alpha is None else np.dstack((band, picture.alpha[rows])).astype(band.dtype, copy=False)
+
+
+def _as_srgb(picture: Picture) -> Picture:
+    plain = replace(picture, profile=None, icc=None)
+    canvas = Canvas(plain)
+    for rows in picture.bands():
+        canvas.add(picture.srgb(rows))
+    return canvas.picture()
+
+
+def _shallow(picture: Picture) -> Picture:
+    alpha = None if picture.alpha is None else _eight_bits(picture.alpha)
+    return replace(picture, pixels=_eight_bits(picture.pixels), alpha=alpha, depth=8)
+
+
+def _eight_bits(deep: Pixels) -> NDArray[np.uint8]:
+    """Return the nearest of 256 levels: 65535 is 255 times 257."""
+    shallow = np.empty(deep.shape, dtype=np.uint8)
+    for row, values in enumerate(deep):
+        shallow[row] = (values.astype(np.uint32) + 128) // 257
+    return shallow
+
+
+def _on_white(picture: Picture) -> Picture:
+    assert picture.alpha is not None  # asked for only where there is one
+    top = int(np.iinfo(picture.pixels.dtype).max)
+    pixels = np.empty_like(picture.pixels)
+    for row, (own, alpha) in enumerate(zip(picture.pixels, picture.alpha, strict=True)):
+        share = alpha[:, None].astype(np.float32) / top
+        pixels[row] = np.rint(own * share + top * (1 - share))
+    return replace(picture, pixels=pixels, alpha=None)
+
+
+def _with_segments_that_fit(picture: Picture) -> Picture:
+    tags = picture.tags
+    if tags.exif and len(tags.exif) + len(_EXIF_START) > _SEGMENT_BYTES:
+        picture = picture.with_warning("its EXIF data is too long for a JPEG and was left out")
+        tags = replace(tags, exif=None)
+    if tags.xmp and len(tags.xmp) + len(_XMP_START) > _SEGMENT_BYTES:
+        picture = picture.with_warning("its XMP data is too long for a JPEG and was left out")
+        tags = replace(tags, xmp=None)
+    return replace(picture, tags=tags)
+
+
+def _segments(marker: bytes, start: bytes, content: bytes | None) -> bytes:
+    """Return `content` as JPEG segments, as many as it takes; readers join them."""
+    room = _SEGMENT_BYTES - len(start)
+    parts = [content[place : place + room] for place in range(0, len(content), room)] if content else []
+    return b"".join(marker + (2 + len(start + part)).to_bytes(2, "big") + start + part for part in parts)
+
+
+def _whole_dpi(tags: Tags) -> tuple[int, int]:
+    return (round(tags.dpi[0]), round(tags.dpi[1])) if tags.dpi else (0, 0)

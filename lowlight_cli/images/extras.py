@@ -1,0 +1,96 @@
+"""HEIC and raw photos, by libraries that are installed on request: `lowlight-cli[heic]` and
+`lowlight-cli[raw]`.
+
+Once its library is there, HEIC is an ordinary Pillow format. A raw photo is developed by LibRaw to 16-bit
+sRGB with the camera's white balance and without automatic brightening: making it bright is our task.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowlight_cli.errors import InputError
+from lowlight_cli.images.picture import Picture
+
+if TYPE_CHECKING:
+    from rawpy import RawPy
+
+Source = Path | bytes
+
+_LIBRARIES = {"HEIF": ("pillow_heif", "heic"), "RAW": ("rawpy", "raw")}
+
+# LibRaw's own words for the sRGB curve: the exponent, and the slope of the straight part.
+_SRGB_GAMMA = (2.4, 12.92)
+
+
+def require(kind: str) -> ModuleType:
+    """Return the library that reads `kind` ("HEIF" or "RAW"), ready for use.
+
+    Raises:
+        InputError: it is not installed; the message says how to install it.
+    """
+    name, extra = _LIBRARIES[kind]
+    try:
+        library = import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"it is a {kind} picture, which needs an extra: pip install 'lowlight-cli[{extra}]'"
+        ) from error
+    if kind == "HEIF":
+        library.register_heif_opener()
+    return library
+
+
+def raw_size(source: Source) -> tuple[int, int]:
+    """Return width and height in pixels of the picture a raw photo develops to.
+
+    Raises:
+        InputError: the library is missing, or the photo is damaged or of an unknown camera.
+    """
+    with _raw_photo(source) as photo:
+        width, height = photo.sizes.width, photo.sizes.height
+        # LibRaw's flip: 5 and 6 are quarter turns.
+        return (height, width) if photo.sizes.flip in (5, 6) else (width, height)
+
+
+def read_raw(source: Source, pixel_budget: int) -> Picture:
+    """Develop a raw photo.
+
+    Raises:
+        InputError: as for `raw_size`, or the photo is larger than the budget.
+    """
+    rawpy = require("RAW")
+    with _raw_photo(source) as photo:
+        if photo.sizes.width * photo.sizes.height > pixel_budget:
+            raise InputError(f"it has more than {pixel_budget / 1e6:.0f} million pixels")
+        pixels = photo.postprocess(
+            output_bps=16,
+            use_camera_wb=True,
+            no_auto_bright=True,
+            gamma=_SRGB_GAMMA,
+            output_color=rawpy.ColorSpace.sRGB,
+        )
+    return Picture(
+        pixels=np.ascontiguousarray(pixels),
+        format="RAW",
+        depth=16,
+        warnings=("a raw photo's EXIF data is not kept",),
+    )
+
+
+@contextmanager
+def _raw_photo(source: Source) -> Iterator["RawPy"]:
+    rawpy = require("RAW")
+    try:
+        with rawpy.imread(str(source) if isinstance(source, Path) else io.BytesIO(source)) as photo:
+            yield photo
+    except rawpy.LibRawError as error:
+        words = error.args[0] if error.args else ""
+        reason = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+        raise InputError(f"it is a raw photo that cannot be developed ({reason})") from error

@@ -1,0 +1,187 @@
+"""What a file says about its picture: EXIF, XMP, IPTC, resolution, comments; kept true after the pixels
+changed.
+
+EXIF is edited in place, byte for byte, never taken apart and put together again: camera makers' notes hold
+offsets into the block around them, and any rebuilding breaks them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from lowlight_cli.images.directory import Directory, Entry, TiffBlock
+from lowlight_cli.settings import Metadata
+
+_ORIENTATION = 0x0112
+_WIDTHS = (0x0100, 0xA002)
+_HEIGHTS = (0x0101, 0xA003)
+_EXIF_DIRECTORY = 0x8769
+_PLACE_DIRECTORY = 0x8825
+_THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+
+_THUMBNAIL_RESOURCES = (1033, 1036)
+
+_XMP_SIZES = {
+    rb"(?:tiff:ImageWidth|exif:PixelXDimension)": 0,
+    rb"(?:tiff:ImageLength|exif:PixelYDimension)": 1,
+}
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Metadata in the form in which files carry it.
+
+    `exif` is a bare TIFF block (without `Exif\\0\\0`), `xmp` a UTF-8 packet, `iptc` a Photoshop resource
+    block, `dpi` dots per inch across and down, `text` the named texts of a PNG.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    comment: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+
+    def chosen(self, metadata: Metadata) -> "Tags":
+        """Return what `--metadata` leaves: all, all but the place, or nothing but the resolution."""
+        if metadata == "strip":
+            return Tags(dpi=self.dpi)
+        if metadata == "no-gps":
+            return replace(self, exif=without_place(self.exif), xmp=_xmp_without_place(self.xmp))
+        return self
+
+    def upright(self, orientation: int, width: int, height: int) -> "Tags":
+        """Return the tags of a picture that was turned upright from `orientation` and now has this size in
+        pixels."""
+        exif, xmp, dpi = self.exif, self.xmp, self.dpi
+        if exif is not None:
+            exif = _upright_exif(exif, width, height)
+        if xmp is not None:
+            # An orientation that stands in XMP alone is left: no viewer obeys it, and neither did we.
+            xmp = _upright_xmp(xmp, width, height, turned=orientation != 1)
+        if dpi is not None and orientation >= 5:
+            dpi = (dpi[1], dpi[0])
+        return replace(self, exif=exif, xmp=xmp, dpi=dpi)
+
+
+def readable_exif(raw: bytes | None) -> bytes | None:
+    """Return the bare TIFF block of an EXIF field, or None when there is none or it cannot be read."""
+    block = (raw or b"").removeprefix(b"Exif\x00\x00")
+    try:
+        TiffBlock(block).first()
+    except ValueError:
+        return None
+    return block
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where none is given or it makes no sense."""
+    if exif is None:
+        return 1
+    entry = TiffBlock(exif).first().find(_ORIENTATION)
+    value = entry.integer() if entry else None
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def without_place(exif: bytes | None) -> bytes | None:
+    """Return the block without its GPS directory: the pointer is taken out and the coordinates are
+    overwritten."""
+    if exif is None:
+        return None
+    block = TiffBlock(exif)
+    first = block.first()
+    pointer = first.find(_PLACE_DIRECTORY)
+    while pointer:
+        for entry in _entries_at(block, pointer):
+            entry.erase()
+        first.remove(pointer)
+        first = block.first()
+        pointer = first.find(_PLACE_DIRECTORY)
+    return block.bytes()
+
+
+def without_extra_pictures(xmp: bytes | None) -> bytes | None:
+    """Return the packet without its claims that a gain map or a motion clip follows the picture: ours is
+    alone."""
+    if xmp is None:
+        return None
+    names = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
+    kept = re.sub(rb"\s" + names + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
+    return re.sub(rb"(?s)<(" + names + rb")(?:\s[^>]*)?(?:/>|>.*?</\1>)", b"", kept)
+
+
+def iptc_without_thumbnail(resources: bytes | None) -> bytes | None:
+    """Return Photoshop's resource block (the IPTC among it) without the small copies of the picture; None if
+    damaged.
+
+    Source: Adobe Photoshop File Formats Specification, "Image Resource Blocks".
+    """
+    kept, place = b"", 0
+    while resources and resources[place : place + 4] == b"8BIM":
+        number = int.from_bytes(resources[place + 4 : place + 6], "big")
+        name_end = place + 6 + (resources[place + 6 : place + 7] or b"\0")[0] // 2 * 2 + 2
+        size = int.from_bytes(resources[name_end : name_end + 4], "big")
+        end = name_end + 4 + size + size % 2
+        if end > len(resources) + 1:
+            return None
+        if number not in _THUMBNAIL_RESOURCES:
+            kept += resources[place:end]
+        place = end
+    return kept or None
+
+
+def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
+    block = TiffBlock(exif)
+    first = block.first()
+    orientation = first.find(_ORIENTATION)
+    if orientation:
+        orientation.set_integer(1)
+    pointer = first.find(_EXIF_DIRECTORY)
+    for entry in (*first.entries(), *(_entries_at(block, pointer) if pointer else ())):
+        if entry.tag in _WIDTHS:
+            entry.set_integer(width)
+        elif entry.tag in _HEIGHTS:
+            entry.set_integer(height)
+    _drop_thumbnail(block, first)
+    return block.bytes()
+
+
+def _drop_thumbnail(block: TiffBlock, first: Directory) -> None:
+    """Unlink the second directory, which shows the dark picture small, and cut off or overwrite its
+    pixels."""
+    second = first.next()
+    first.unlink_next()
+    if second is None:
+        return
+    start, length = second.find(_THUMBNAIL_START), second.find(_THUMBNAIL_LENGTH)
+    if start and length:
+        block.cut(start.integer() or 0, length.integer() or 0)
+
+
+def _entries_at(block: TiffBlock, pointer: Entry) -> Iterator[Entry]:
+    offset = pointer.integer()
+    try:
+        directory = block.directory(offset or 0)
+    except ValueError:
+        return
+    yield from directory.entries()
+
+
+def _upright_xmp(xmp: bytes, width: int, height: int, *, turned: bool) -> bytes:
+    if turned:
+        xmp = _set_xmp(xmp, rb"tiff:Orientation", b"1")
+    for name, axis in _XMP_SIZES.items():
+        xmp = _set_xmp(xmp, name, b"%d" % (width, height)[axis])
+    return re.sub(rb"(?s)<xmp:Thumbnails[\s>].*?</xmp:Thumbnails>", b"", xmp)
+
+
+def _set_xmp(xmp: bytes, name: bytes, value: bytes) -> bytes:
+    """Set a number that stands as an attribute (`name="6"`) or as an element (`<name>6</name>`)."""
+    return re.sub(rb"(" + name + rb"""(?:\s*=\s*["']|>)\s*)\d+""", rb"\g<1>" + value, xmp)
+
+
+def _xmp_without_place(xmp: bytes | None) -> bytes | None:
+    if xmp is None:
+        return None
+    kept = re.sub(rb"""\sexif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
+    return re.sub(rb"(?s)<(exif:GPS\w+)(?:\s[^>]*)?(?:/>|>.*?</\1>)", b"", kept)

@@ -1,0 +1,268 @@
+"""An opened Pillow image to a `Picture`: every mode, every depth, upright.
+
+Pillow reduces 16-bit colour to 8 bits while unpacking, by taking the high byte of each value. Decoding a
+second time with the byte order named the wrong way round yields the low bytes; both together are the 16 bits
+of the file.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from lowlight_cli.errors import InputError
+from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, tags_of
+from lowlight_cli.images.picture import Picture, Pixels
+from lowlight_cli.images.profiles import Convert, plan_colour
+
+Reopen = Callable[[], AbstractContextManager[ImageFile.ImageFile]]
+
+# Work on about this many pixels at a time: Pillow's copies of a band stay small beside the picture.
+_BAND_PIXELS = 1 << 20
+
+# The unpackers that read the other byte of each value. "N" is this machine's own order.
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_DEEP_COLOUR = re.compile("(RGB|RGBX|RGBA|RGBa|LA);16[BLN]")
+_BITS_PER_SAMPLE = 258
+_PHOTOMETRIC = 262
+_PLANAR_CONFIGURATION = 284
+_SAMPLE_FORMAT = 339
+
+
+class _Samples(NamedTuple):
+    """Decoded integers as they lie in the file: `pixels` `(H, W, 1 or 3)`, `alpha` `(H, W)` or None."""
+
+    pixels: Pixels
+    alpha: Pixels | None
+
+
+def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
+    """Decode an opened image; `reopen` opens the same frame of the same file once more.
+
+    Raises:
+        InputError: the pixels are of a kind we refuse. Damage raises whatever Pillow raises.
+    """
+    colour = plan_colour(image.mode, image.info.get("icc_profile"))
+    raw, depth = _raw_mode(image), depth_of(image)
+    warnings = [*colour.warnings, *_refuse_or_warn(image, raw, depth)]
+    if is_deep := _is_deep_colour(image):
+        _set_raw_mode(image, _first_pass(raw))
+    image.load()
+    # All that the image knows is asked before the pixels are unpacked: then it may be closed to free its
+    # memory.
+    orientation, (tags, tag_warnings) = orientation_to_undo(image), tags_of(image)
+    plain = Picture(
+        pixels=np.empty((0, 0, 1), dtype=np.uint8),
+        format=format_of(image),
+        depth=depth,
+        icc=colour.icc,
+        profile=colour.profile,
+        quality=jpeg_quality(image),
+        warnings=(*warnings, *tag_warnings),
+    )
+    if is_deep:
+        samples = _deep_colour(image, raw, reopen)
+    elif depth == 16 and image.format == "PPM" and image.mode == "RGB":
+        samples = _deep_ppm(image, reopen)
+    elif depth == 16:
+        samples = _deep_grey(image, raw)
+    else:
+        samples = _shallow(image, colour.convert)
+    pixels = _turned(samples.pixels, orientation)
+    alpha = None if samples.alpha is None else _turned(samples.alpha, orientation)
+    height, width = pixels.shape[:2]
+    return replace(plain, pixels=pixels, alpha=alpha, tags=tags.upright(orientation, width, height))
+
+
+def depth_of(image: ImageFile.ImageFile) -> int:
+    """Return the bits per channel of the picture that `picture_of` makes of an opened image: 8 or 16."""
+    is_deep = _is_deep_colour(image) or _is_deep_ppm(image) or image.mode.startswith(("I", "F"))
+    return 16 if is_deep else 8
+
+
+def _shallow(image: ImageFile.ImageFile, convert: Convert) -> _Samples:
+    """Unpack 8 bits per channel. The planned conversion (palette, CMYK, premultiplied alpha) runs band by
+    band."""
+    width, height = image.size
+    first = np.asarray(convert(image.crop((0, 0, 1, 1))))
+    channels = first.shape[2] if first.ndim == 3 else 1
+    colours = 1 if channels <= 2 else 3
+    pixels = np.empty((height, width, colours), dtype=np.uint8)
+    alpha = np.empty((height, width), dtype=np.uint8) if channels in (2, 4) else None
+    for rows in _bands(width, height):
+        band = np.asarray(convert(image.crop((0, rows.start, width, rows.stop))))
+        pixels[rows] = band.reshape(*band.shape[:2], channels)[..., :colours]
+        if alpha is not None:
+            alpha[rows] = band[..., -1]
+    return _Samples(pixels, alpha)
+
+
+def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[str]:
+    """Return a warning where Pillow can give less than the file holds; refuse where it would give
+    nonsense."""
+    if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in _tiff_tag(image, _SAMPLE_FORMAT))):
+        raise InputError(
+            "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
+            "convert it to 16 bits first"
+        )
+    if _is_planar(image) and image.mode in ("LA", "La"):
+        raise InputError("its grey and its transparency lie apart in the file, which is not supported")
+    if depth == 8 and (16 in _tiff_tag(image, _BITS_PER_SAMPLE) or ";16" in raw and image.format == "PNG"):
+        return ["of its 16 bits per channel only 8 could be read"]
+    return []
+
+
+def _deep_grey(image: ImageFile.ImageFile, raw: str) -> _Samples:
+    """Unpack grey of more than 8 bits into 16: 12 bits are stretched, of 32 the upper half is kept."""
+    width, height = image.size
+    pixels = np.empty((height, width, 1), dtype=np.uint16)
+    for rows in _bands(width, height):
+        band: NDArray[np.integer] = np.asarray(image.crop((0, rows.start, width, rows.stop)))
+        if raw == "I;12":
+            band = (band << 4) | (band >> 8)
+        elif image.mode == "I" and image.format == "TIFF":
+            band = band.view(np.uint32) >> 16
+        pixels[rows, :, 0] = band
+    if image.format == "TIFF" and image.mode != "I" and 0 in _tiff_tag(image, _PHOTOMETRIC):
+        # Pillow turns white-is-zero round for 8 bits, and forgets to for 16.
+        np.subtract(65535, pixels, out=pixels)
+    return _Samples(pixels, _keyed_alpha(pixels, image.info.get("transparency")))
+
+
+def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
+    # The frames of an animated PNG are drawn one over another, which Pillow does in 8 bits.
+    composed = image.format == "PNG" and getattr(image, "is_animated", False)
+    return _DEEP_COLOUR.fullmatch(_raw_mode(image)) is not None and not composed and not _is_planar(image)
+
+
+def _first_pass(raw: str) -> str:
+    """Return the raw mode that unpacks the high bytes as they are.
+
+    Pillow divides premultiplied values by alpha while unpacking, which is wrong for one byte of two. Grey
+    with alpha needs one pass only: its four bytes a pixel are what Pillow calls RGBA.
+    """
+    return "RGBA" if raw == "LA;16B" else raw.replace("RGBa", "RGBA")
+
+
+def _deep_colour(image: ImageFile.ImageFile, raw: str, reopen: Reopen) -> _Samples:
+    """Unpack 16 bits per channel; `image` is loaded with the high bytes."""
+    if raw == "LA;16B":
+        return _deep_grey_with_alpha(image)
+    width, height = image.size
+    key, is_single = image.info.get("transparency"), getattr(image, "n_frames", 1) == 1
+    planes = np.empty((height, width, len(image.mode)), dtype=np.uint16)
+    for rows in _bands(width, height):
+        planes[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)))
+    planes <<= 8
+    if is_single:
+        image.close()
+    with reopen() as again:
+        high = _first_pass(raw)
+        _set_raw_mode(again, high[:-1] + _OTHER_BYTE[high[-1]])
+        again.load()
+        for rows in _bands(width, height):
+            planes[rows] |= np.asarray(again.crop((0, rows.start, width, rows.stop)))
+    if planes.shape[2] == 3:
+        return _Samples(planes, _keyed_alpha(planes, key))
+    pixels, alpha = np.ascontiguousarray(planes[..., :3]), np.ascontiguousarray(planes[..., 3])
+    if "RGBa" in raw:
+        _divide_by_alpha(pixels, alpha)
+    return _Samples(pixels, alpha)
+
+
+def _deep_grey_with_alpha(image: ImageFile.ImageFile) -> _Samples:
+    width, height = image.size
+    pixels = np.empty((height, width, 1), dtype=np.uint16)
+    alpha = np.empty((height, width), dtype=np.uint16)
+    for rows in _bands(width, height):
+        band = np.asarray(image.crop((0, rows.start, width, rows.stop))).view(">u2")
+        pixels[rows, :, 0], alpha[rows] = band[..., 0], band[..., 1]
+    return _Samples(pixels, alpha)
+
+
+def _is_deep_ppm(image: ImageFile.ImageFile) -> bool:
+    """Tell a binary colour PPM of more than 8 bits; its largest value stands where others name their unpacking."""
+    tile = image.tile[0] if image.tile and image.format == "PPM" else None
+    return tile is not None and tile.codec_name == "ppm" and image.mode == "RGB" and tile.args[1] > 255
+
+
+def _deep_ppm(image: ImageFile.ImageFile, reopen: Reopen) -> _Samples:
+    """Read the rows of a 16-bit PPM, which Pillow would reduce to 8 bits: they lie plainly behind the header."""
+    width, height = image.size
+    image.close()
+    with reopen() as again:
+        assert again.fp is not None  # it was opened just now
+        tile = again.tile[0]
+        again.fp.seek(tile.offset)
+        content = again.fp.read(height * width * 6)
+    values = np.frombuffer(content, dtype=">u2").reshape(height, width, 3)
+    most = tile.args[1]
+    pixels = np.empty(values.shape, dtype=np.uint16)
+    for rows in _bands(width, height):
+        pixels[rows] = (values[rows].astype(np.uint32) * 65535 + most // 2) // most
+    return _Samples(pixels, None)
+
+
+def _keyed_alpha(pixels: Pixels, key: object) -> Pixels | None:
+    """Return the alpha that a PNG's one transparent colour means: 0 where a pixel has it, full elsewhere."""
+    if key is None:
+        return None
+    return np.where((pixels == np.asarray(key)).all(axis=2), 0, 65535).astype(np.uint16)
+
+
+def _divide_by_alpha(pixels: Pixels, alpha: Pixels) -> None:
+    for rows in _bands(pixels.shape[1], pixels.shape[0]):
+        share = alpha[rows, :, None].astype(np.float64)
+        whole = np.rint(pixels[rows] * 65535.0 / np.maximum(share, 1))
+        pixels[rows] = np.minimum(whole, 65535).astype(np.uint16)
+
+
+def _turned(array: NDArray[np.generic], orientation: int) -> Pixels:
+    """Return the picture upright, given the EXIF orientation (EXIF 2.32, table 6) in which it lies in the
+    file."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def _bands(width: int, height: int) -> Iterator[slice]:
+    step = max(1, _BAND_PIXELS // max(1, width))
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """Return how the file's bytes are unpacked, in Pillow's words (`RGB;16B`), or '' where the plugin does
+    not say."""
+    arguments = image.tile[0].args if image.tile else None
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _is_planar(image: ImageFile.ImageFile) -> bool:
+    """Tell a compressed TIFF whose channels lie apart: there, Pillow unpacks high bytes whatever it is
+    told."""
+    compressed = bool(image.tile) and image.tile[0].codec_name == "libtiff"
+    return compressed and 2 in _tiff_tag(image, _PLANAR_CONFIGURATION)
+
+
+def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
+    ]
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> tuple[int, ...]:
+    tags = getattr(image, "tag_v2", {})
+    value = tags.get(tag, ())
+    return value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,537 @@
+"""Promises of pictures: every mode and depth right, metadata kept true, every bad file one clear sentence."""
+
+import io
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+
+from lowlight_cli.errors import InputError, OutputError, SettingsError
+from lowlight_cli.images import (
+    Canvas,
+    Frame,
+    Picture,
+    output_format,
+    probe,
+    read_animation,
+    read_frames,
+    read_picture,
+    suffix_for,
+    write_frames,
+    write_picture,
+)
+from lowlight_cli.settings import Encoding
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/"
+ tiff:Orientation="6" exif:GPSLatitude="52,30N" tiff:Make="Maker"/></rdf:RDF></x:xmpmeta>"""
+
+
+def noise(*shape: int, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
+
+
+def encoded(image: Image.Image, name: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
+def written(picture: Picture, name: str, **choices: object) -> bytes:
+    file = io.BytesIO()
+    write_picture(picture, file, encoding=Encoding(format=name, **choices))  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def exif_with(**fields: object) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Orientation] = fields.get("orientation", 1)
+    exif[ExifTags.IFD.Exif] = {
+        ExifTags.Base.ExifImageWidth: 24,
+        ExifTags.Base.ExifImageHeight: 16,
+        ExifTags.Base.MakerNote: b"maker's note with offsets inside",
+    }
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSMapDatum: "WGS-84 secret"}
+    return exif.tobytes()
+
+
+# --- Modes and depths
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "BMP", "WEBP", "PPM", "JPEG", "AVIF", "GIF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_format_gives_back_what_was_written(name: str, channels: int) -> None:
+    picture = Picture(np.full((20, 31, channels), 77, dtype=np.uint8), lossless=True)
+    again = read_picture(written(picture, name))
+    assert again.format == name
+    assert (again.height, again.width) == (20, 31)
+    assert np.abs(again.pixels.astype(int) - 77).max() <= 1
+    if name in ("PNG", "TIFF", "PPM", "JPEG"):
+        assert again.pixels.shape == picture.pixels.shape
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_portable_map_keeps_every_bit(channels: int, dtype: type[np.unsignedinteger]) -> None:
+    picture = Picture(noise(33, 47, channels, dtype=dtype), depth=8 * np.dtype(dtype).itemsize)
+    assert np.array_equal(read_picture(written(picture, "PPM")).pixels, picture.pixels)
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_lossless_formats_keep_every_bit(
+    name: str, channels: int, alpha: bool, dtype: type[np.unsignedinteger]
+) -> None:
+    deep = dtype is np.uint16
+    picture = Picture(
+        noise(33, 47, channels, dtype=dtype),
+        alpha=noise(33, 47, dtype=dtype) if alpha else None,
+        depth=16 if deep else 8,
+    )
+    again = read_picture(written(picture, name))
+    assert again.depth == picture.depth
+    # Equal too where the grey came back as three equal channels, as 16-bit grey with alpha does in a TIFF.
+    assert (again.pixels == picture.pixels).all()
+    assert (again.alpha is None) == (picture.alpha is None)
+    if picture.alpha is not None and again.alpha is not None:
+        assert np.array_equal(again.alpha, picture.alpha)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 4]), st.sampled_from(["PNG", "TIFF"]))
+def test_deep_pictures_of_any_size_keep_every_bit(height: int, width: int, channels: int, name: str) -> None:
+    values = noise(height, width, channels, dtype=np.uint16)
+    colours = channels - (channels % 2 == 0)
+    picture = Picture(values[..., :colours], values[..., -1] if channels % 2 == 0 else None, depth=16)
+    again = read_picture(written(picture, name))
+    assert (again.pixels == picture.pixels).all()
+
+
+def test_a_dark_deep_picture_is_still_sixteen_bits() -> None:
+    dark = Picture(np.full((8, 8, 3), 200, dtype=np.uint16), depth=16)
+    again = read_picture(written(dark, "PNG"))
+    assert again.pixels.dtype == np.uint16
+    assert again.srgb().max() == pytest.approx(200 / 65535)
+
+
+def test_deep_colour_of_both_byte_orders_and_packings_is_read_right() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = noise(19, 23, 3, dtype=np.uint16)
+    for order in "<>":
+        for compression in (None, "zlib"):
+            file = io.BytesIO()
+            tifffile.imwrite(file, values, byteorder=order, photometric="rgb", compression=compression, metadata=None)
+            again = read_picture(file.getvalue())
+            assert np.array_equal(again.pixels, values), (order, compression)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("1", (3, 2), 1), [255]),
+        (Image.new("L", (3, 2), 90), [90]),
+        (Image.new("I;16", (3, 2), 30000), [30000]),
+        (Image.new("P", (3, 2), 1, ), None),
+        (Image.new("LA", (3, 2), (90, 120)), [90]),
+        (Image.new("RGBA", (3, 2), (10, 20, 30, 40)), [10, 20, 30]),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)  # fmt: skip
+def test_every_png_mode_has_the_values_of_the_file(image: Image.Image, expected: list[int] | None) -> None:
+    picture = read_picture(encoded(image, "PNG"))
+    wanted = expected or list(image.convert("RGB").getpixel((0, 0)))  # type: ignore[arg-type]
+    assert picture.pixels[0, 0].tolist() == wanted
+    if image.mode in ("LA", "RGBA"):
+        assert picture.alpha is not None
+        assert picture.alpha[0, 0] == image.getpixel((0, 0))[-1]  # type: ignore[index]
+
+
+def test_a_palette_with_transparency_becomes_colour_and_alpha() -> None:
+    image = Image.new("P", (4, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1, 1, 0])
+    picture = read_picture(encoded(image, "PNG", transparency=1))
+    assert picture.pixels[0].tolist() == [[10, 20, 30], [200, 100, 50], [200, 100, 50], [10, 20, 30]]
+    assert picture.alpha is not None
+    assert picture.alpha[0].tolist() == [255, 0, 0, 255]
+
+
+def test_cmyk_becomes_srgb_and_says_so() -> None:
+    picture = read_picture(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"))
+    assert picture.pixels[0, 0].tolist() == [255, 0, 0]
+    assert picture.warnings == ("CMYK colours are written as sRGB",)
+
+
+def test_white_is_zero_is_turned_round_at_sixteen_bits() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise(8, 8, dtype=np.uint16), photometric="miniswhite", metadata=None)
+    assert np.array_equal(read_picture(file.getvalue()).pixels[..., 0], 65535 - noise(8, 8, dtype=np.uint16))
+
+
+def test_floating_point_samples_are_refused_in_a_sentence() -> None:
+    with pytest.raises(InputError, match="floating-point"):
+        read_picture(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+# --- What a network sees
+
+
+def test_srgb_gives_planes_between_zero_and_one_and_a_preview_of_their_means() -> None:
+    picture = Picture(noise(120, 90, 3))
+    whole = picture.srgb()
+    assert whole.shape == (3, 120, 90)
+    assert whole.dtype == np.float32
+    assert whole.flags.c_contiguous
+    assert np.array_equal(whole[:, 10:20, 30:50], picture.srgb(slice(10, 20), slice(30, 50)))
+    assert np.array_equal(picture.preview(500), whole)
+    small = picture.preview(40)
+    assert small.shape == (3, 40, 30)
+    assert small == pytest.approx(whole.reshape(3, 40, 3, 30, 3).mean(axis=(2, 4)), abs=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70))
+def test_a_preview_of_any_size_keeps_the_mean(height: int, width: int, side: int) -> None:
+    picture = Picture(noise(height, width, 3))
+    preview = picture.preview(side)
+    assert max(preview.shape[1:]) <= max(side, 1)
+    assert preview.mean() == pytest.approx(picture.srgb().mean(), abs=1e-5)
+
+
+def test_a_canvas_refuses_rows_that_do_not_fit_and_a_result_with_holes() -> None:
+    canvas = Canvas(Picture(noise(5, 4, 3)))
+    with pytest.raises(ValueError, match="do not fit"):
+        canvas.add(np.zeros((3, 6, 4), dtype=np.float32))
+    canvas.add(np.zeros((3, 2, 4), dtype=np.float32))
+    with pytest.raises(ValueError, match="3 rows are missing"):
+        canvas.picture()
+
+
+def test_a_result_is_rounded_and_clamped() -> None:
+    canvas = Canvas(Picture(noise(1, 4, 3)))
+    row = np.array([-0.5, 100.6 / 255, 100.4 / 255, 1.5], dtype=np.float32)
+    canvas.add(np.broadcast_to(row, (3, 1, 4)))
+    assert canvas.picture().pixels[0, :, 0].tolist() == [0, 101, 100, 255]
+
+
+# --- Metadata
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_orientation_is_applied_once(orientation: int, name: str) -> None:
+    upright = Image.new("L", (24, 16), 255)
+    upright.paste(0, (0, 0, 12, 8))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    lying = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    content = encoded(lying.convert("RGB"), name, exif=exif_with(orientation=orientation))
+    facts = probe(content)
+    assert (facts.width, facts.height) == (24, 16)
+    for picture in (read_picture(content), read_picture(written(read_picture(content), name))):
+        assert picture.pixels.shape == (16, 24, 3)
+        assert np.abs(picture.pixels[..., 0].astype(int) - np.asarray(upright)).mean() < 2
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_exif_xmp_and_profile_are_in_the_result_and_true(name: str) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = encoded(
+        Image.new("RGB", (24, 16), (40, 50, 60)), "WEBP", exif=exif_with(orientation=6), xmp=XMP, icc_profile=icc
+    )
+    result = Image.open(io.BytesIO(written(read_picture(content), name)))
+    exif = result.getexif()
+    assert exif[ExifTags.Base.Make] == "Maker"
+    assert exif.get(ExifTags.Base.Orientation, 1) == 1
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    assert details[ExifTags.Base.MakerNote] == b"maker's note with offsets inside"
+    assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == (16, 24)
+    assert result.info["icc_profile"] == icc
+    assert b'tiff:Orientation="1"' in result.info["xmp"]
+
+
+def test_a_makers_note_stays_where_its_offsets_expect_it() -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(orientation=8))
+    before = read_picture(content).tags.exif
+    after = read_picture(written(read_picture(content), "TIFF", metadata="no-gps"))
+    raw = written(after, "TIFF")
+    assert before is not None
+    place = before.index(b"maker's note")
+    assert exif_with(orientation=8).removeprefix(b"Exif\x00\x00").index(b"maker's note") == place
+    assert b"maker's note" in raw
+
+
+def test_a_stale_thumbnail_is_gone() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    thumbnail = encoded(Image.new("RGB", (16, 8), "red"), "JPEG")
+    block = exif.tobytes().removeprefix(b"Exif\x00\x00")
+    order = "<" if block[:1] == b"I" else ">"
+    link = 8 + 2 + 12
+    start = len(block) + 2 + 24 + 4
+    second = struct.pack(f"{order}HHHIIHHIII", 2, 0x201, 4, 1, start, 0x202, 4, 1, len(thumbnail), 0)
+    block = block[:link] + struct.pack(f"{order}I", len(block)) + block[link + 4 :] + second + thumbnail
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=b"Exif\x00\x00" + block)
+    assert Image.open(io.BytesIO(content)).getexif().get_ifd(ExifTags.IFD.IFD1)
+    result = written(read_picture(content), "JPEG")
+    assert not Image.open(io.BytesIO(result)).getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert result.count(b"\xff\xd8\xff") == 1
+    assert Image.open(io.BytesIO(result)).getexif()[ExifTags.Base.Make] == "Maker"
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_without_gps_no_trace_of_the_place_is_left(name: str) -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(), xmp=XMP)
+    assert b"secret" in written(read_picture(content), name)
+    result = written(read_picture(content), name, metadata="no-gps")
+    assert b"secret" not in result
+    assert b"52,30N" not in result
+    exif = Image.open(io.BytesIO(result)).getexif()
+    assert not exif.get_ifd(ExifTags.IFD.GPSInfo)
+    assert exif[ExifTags.Base.Make] == "Maker"
+
+
+def test_strip_leaves_the_profile_that_the_pixels_need_and_nothing_else() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Author", "somebody")
+    content = encoded(Image.new("RGB", (24, 16)), "PNG", exif=exif_with(), pnginfo=info, icc_profile=icc)
+    assert b"somebody" in written(read_picture(content), "PNG")
+    result = written(read_picture(content), "PNG", metadata="strip")
+    assert b"somebody" not in result
+    assert b"Maker" not in result
+    assert Image.open(io.BytesIO(result)).info["icc_profile"] == icc
+
+
+def test_jpeg_quality_is_at_least_the_inputs_and_colour_is_not_subsampled() -> None:
+    image = Image.fromarray(noise(64, 64, 3))
+    for quality in (30, 75, 92, 97, 100):
+        picture = read_picture(encoded(image, "JPEG", quality=quality))
+        assert picture.quality is not None
+        assert abs(picture.quality - quality) <= 1
+        again = read_picture(written(picture, "JPEG"))
+        assert again.quality is not None
+        assert again.quality >= max(picture.quality, 91)
+    assert Image.open(io.BytesIO(written(picture, "JPEG"))).layer[0][1:3] == (1, 1)  # type: ignore[attr-defined]
+
+
+def test_a_damaged_profile_is_left_out_with_a_warning() -> None:
+    picture = read_picture(encoded(Image.new("RGB", (8, 8)), "PNG", icc_profile=b"x" * 200))
+    assert picture.icc is None
+    assert "damaged" in picture.warnings[0]
+
+
+# --- Files that are no pictures
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, data, b"IEND")
+    )
+
+
+BAD_FILES = {
+    "empty": (b"", "it is empty"),
+    "text": (b"hello, world, this is no picture", "no picture"),
+    "web page": (b"<!DOCTYPE html><html></html>", "web page"),
+    "cut-off JPEG": (encoded(Image.new("RGB", (64, 64)), "JPEG")[:400], "cut off|header is damaged"),
+    "cut-off PNG": (encoded(Image.fromarray(noise(64, 64, 3)), "PNG")[:5000], "cut off"),
+    "cut-off noise JPEG": (encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")[:3000], "cut off"),
+    "PNG of 10 gigapixels": (png_header(100_000, 100_000), "million pixels"),
+    "GIF without frames": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "cut off|damaged"),
+    "TIFF with a loop": (b"II*\x00\x08\x00\x00\x00\x00\x00\x08\x00\x00\x00", "damaged"),
+    "JPEG 2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    "BMP of no size": (b"BM" + bytes(52), "BMP|damaged"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_a_bad_file_is_one_clear_sentence(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    for source in (content, path):
+        with pytest.raises(InputError, match=reason) as caught:
+            read_picture(source)
+        assert "\n" not in str(caught.value)
+        assert str(path) not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"]),
+    st.binary(min_size=1, max_size=12),
+    st.floats(0, 1),
+)
+def test_a_file_with_random_damage_is_read_or_refused(name: str, damage: bytes, where: float) -> None:
+    content = bytearray(encoded(Image.fromarray(noise(9, 11, 3)), name, exif=exif_with(orientation=6)))
+    place = int(where * len(content))
+    content[place : place + len(damage)] = damage
+    try:
+        picture = read_picture(bytes(content), pixel_budget=1 << 20)
+    except InputError:
+        return
+    written(picture, "JPEG")
+    written(picture, "TIFF", metadata="no-gps")
+
+
+def test_folders_pipes_and_missing_files_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("", "folder"), ("pipe", "pipe"), ("missing", "no such file")):
+        started = time.monotonic()
+        with pytest.raises(InputError, match=reason):
+            read_picture(tmp_path / name)
+        assert time.monotonic() - started < 5
+
+
+def test_the_pixel_budget_is_read_from_the_header_and_can_be_raised() -> None:
+    content = encoded(Image.new("RGB", (200, 100)), "PNG")
+    with pytest.raises(InputError, match="million pixels"):
+        read_picture(content, pixel_budget=10_000)
+    assert read_picture(content, pixel_budget=20_000).width == 200
+
+
+def test_the_librarys_own_limit_is_as_it_was(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    read_picture(encoded(Image.new("RGB", (20, 10)), "PNG"))
+    with pytest.raises(InputError):
+        read_picture(tmp_path / "missing")
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_an_input_is_never_changed(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (20, 10)), "JPEG"))
+    path.chmod(0o444)
+    before, times = path.read_bytes(), path.stat().st_mtime_ns
+    write_picture(read_picture(path), tmp_path / "result.jpg")
+    assert path.read_bytes() == before
+    assert path.stat().st_mtime_ns == times
+
+
+# --- Formats and writing
+
+
+def test_a_result_keeps_the_inputs_format_unless_asked_otherwise() -> None:
+    assert output_format("PNG") == "PNG"
+    assert output_format("PNG", requested="jpg") == "JPEG"
+    assert output_format("PNG", target=Path("out.webp")) == "WEBP"
+    assert output_format("PNG", target=Path("out.unknown")) == "PNG"
+    assert output_format("RAW") == "TIFF"
+    assert suffix_for("JPEG", Path("photo.JPEG")) == ".JPEG"
+    assert suffix_for("PNG", Path("really-a-png.jpg")) == ".png"
+    with pytest.raises(SettingsError, match="choose one of jpg, png"):
+        output_format("PNG", requested="docx")
+
+
+def test_what_a_format_cannot_hold_is_said() -> None:
+    deep = Picture(noise(8, 8, 3, dtype=np.uint16), noise(8, 8, dtype=np.uint16), depth=16)
+    file = io.BytesIO()
+    warnings = write_picture(deep, file, encoding=Encoding(format="jpg"))
+    assert len(warnings) == 2
+    assert any("8 of 16" in warning for warning in warnings)
+    assert any("transparency" in warning for warning in warnings)
+
+
+def test_a_picture_too_large_for_its_format_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    long = Picture(np.zeros((1, 17000, 3), dtype=np.uint8))
+    with pytest.raises(OutputError, match="16383"):
+        write_picture(long, tmp_path / "long.webp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_picture_gives_the_same_bytes() -> None:
+    picture = Picture(noise(40, 40, 3))
+    for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
+        assert written(picture, name) == written(picture, name)
+
+
+# --- Animations
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_an_animation_comes_back_frame_for_frame(name: str, tmp_path: Path) -> None:
+    shades = (30, 90, 150, 210)
+    images = [Image.new("RGB", (16, 12), (shade, shade, shade)) for shade in shades]
+    extra = {} if name == "AVIF" else {"loop": 3}
+    path = tmp_path / "animation"
+    path.write_bytes(
+        encoded(images[0], name, save_all=True, append_images=images[1:], duration=[100, 200, 300, 400], **extra)
+    )
+    animation = read_animation(path)
+    assert probe(path).frames == animation.frames == 4
+    brighter = (
+        Frame(Picture(frame.picture.pixels + np.uint8(20), format=name), frame.milliseconds)
+        for frame in read_frames(animation)
+    )
+    target = tmp_path / f"result.{name.lower()}"
+    write_frames(brighter, target, animation=animation)
+    again = read_animation(target)
+    frames = list(read_frames(again))
+    assert [frame.milliseconds for frame in frames] == [100, 200, 300, 400]
+    assert [int(frame.picture.pixels[6, 8, 0]) for frame in frames] == pytest.approx(
+        [shade + 20 for shade in shades], abs=3
+    )
+    assert again.loop == animation.loop
+
+
+def test_pages_of_a_deep_tiff_stay_pages_of_their_own_sizes(tmp_path: Path) -> None:
+    pages = [Picture(noise(5 + n, 9 - n, 3, dtype=np.uint16), depth=16, format="TIFF") for n in range(3)]
+    target = tmp_path / "pages.tif"
+    source = read_animation(written(pages[0], "TIFF"))
+    write_frames((Frame(page) for page in pages), target, animation=source)
+    again = [frame.picture.pixels for frame in read_frames(read_animation(target))]
+    assert len(again) == 3
+    assert all(np.array_equal(page.pixels, pixels) for page, pixels in zip(pages, again, strict=True))
+
+
+def test_an_animation_is_never_reduced_to_one_frame_in_silence(tmp_path: Path) -> None:
+    images = [Image.new("L", (4, 4), shade) for shade in (0, 255)]
+    content = encoded(images[0], "GIF", save_all=True, append_images=images[1:])
+    assert "first of its 2 frames" in read_picture(content).warnings[-1]
+
+    def unwanted() -> Frame:
+        pytest.fail("no frame may be asked for")
+
+    with pytest.raises(OutputError, match="holds one picture, not 2"):
+        write_frames((unwanted() for _ in range(2)), tmp_path / "still.jpg", animation=read_animation(content))
+
+
+# --- Extras
+
+
+def test_a_heic_photo_is_read_and_written_with_its_extra_or_named_without() -> None:
+    heic = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+    try:
+        import pillow_heif  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match=r"lowlight-cli\[heic\]"):
+            read_picture(heic)
+        return
+    with pytest.raises(InputError):
+        read_picture(heic)
+    again = read_picture(written(Picture(np.full((16, 24, 3), 80, dtype=np.uint8)), "HEIF"))
+    assert again.format == "HEIF"
+    assert np.abs(again.pixels.astype(int) - 80).max() <= 3
+
+
+def test_a_raw_photo_is_not_mistaken_for_its_thumbnail() -> None:
+    exif = Image.Exif()
+    exif[0xC612] = b"\x01\x04\x00\x00"
+    dng = encoded(Image.new("RGB", (16, 12)), "TIFF", exif=exif)
+    with pytest.raises(InputError) as caught:
+        read_picture(dng)
+    assert "raw" in str(caught.value).lower()
