@@ -12,7 +12,7 @@ from typing import Literal, cast
 import numpy as np
 
 from lowlight_cli.atomic import preserve_times
-from lowlight_cli.enhance import Enhancer, Progress
+from lowlight_cli.enhancer import Enhancer, Progress
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import (
     Animation,

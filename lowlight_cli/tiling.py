@@ -50,12 +50,12 @@ class TensorSource:
     """A tensor `(1, C, H, W)` as a `Source`."""
 
     def __init__(self, image: Tensor) -> None:
-        self._image = image
+        self.image = image
         self.height, self.width = image.shape[-2:]
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """Return a view of the part."""
-        return self._image[..., rows, columns]
+        return self.image[..., rows, columns]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The command line: one module per command, and the one boundary that turns failures into sentences."""
 
+import errno
 import importlib.metadata
 import os
 import platform
@@ -17,7 +18,7 @@ from lowlight_cli.errors import LowlightError
 class _Boundary(TyperGroup):
     """Expected failures become one sentence and their exit code; a bug keeps its traceback."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # Typer vendors the type of its contexts
         try:
             return super().invoke(ctx)
         except LowlightError as error:
@@ -26,9 +27,14 @@ class _Boundary(TyperGroup):
         except KeyboardInterrupt as error:
             say("lowlight: interrupted; what was finished is complete, and nothing is half-written")
             raise typer.Exit(getattr(error, "exit_code", 130)) from error
-        except BrokenPipeError as error:
-            # The reader went away, which is its right. Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+                raise
+            # Standard output, for files have their own errors. A reader that went away had the right to.
+            if error.errno != errno.EPIPE:
+                say(f"lowlight: cannot write to standard output: {error.strerror}")
+            # Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(1) from error
 
 

@@ -17,7 +17,7 @@ from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Pr
 
 if TYPE_CHECKING:
     from lowlight_cli.batch import FileResult
-    from lowlight_cli.enhance import Enhancer
+    from lowlight_cli.enhancer import Enhancer
 
 
 def enhance(
@@ -84,7 +84,7 @@ def enhance(
         report = _Report(plan, show, as_json=as_json)
         if plan.jobs:
             from lowlight_cli.batch import Batch, enhance_files
-            from lowlight_cli.enhance import load_enhancer
+            from lowlight_cli.enhancer import load_enhancer
 
             enhancer = load_enhancer(
                 model,

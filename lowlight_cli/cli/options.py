@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.settings import Tiling
 
@@ -13,7 +13,10 @@ _OUTPUT, _MODEL, _TONE, _COMPUTE, _BATCH = "Output", "Model", "Look", "Compute",
 
 
 def _complete_model(incomplete: str) -> list[str]:
-    return [name for name in read_manifest() if name.startswith(incomplete)]
+    try:
+        return [name for name in read_manifest() if name.startswith(incomplete)]
+    except LowlightError:  # completion has nowhere to complain
+        return []
 
 
 Inputs = Annotated[

@@ -2,11 +2,13 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lowlight_cli import cache
@@ -17,7 +19,7 @@ from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.settings import Compute, Tiling, Tone
-from lowlight_cli.tiling import SMALLEST_TILE, Window, count_tiles, tiled_rows
+from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, tiled_rows
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.weights_file import WeightsFile, read_weights
 
@@ -83,33 +85,40 @@ class Enhancer:
         side = min(math.isqrt(budget // cost), _LARGEST_TILE[self.device.type])
         return max(side // 16 * 16, SMALLEST_TILE)
 
-    @torch.inference_mode()
     def enhance(self, picture: Picture, *, tone: Tone = Tone(), on_tile: Progress | None = None) -> Enhanced:
         """Enhance one picture; its format, depth, profile, alpha and tags stay as they are.
 
         Raises ResourceError when memory runs out at the smallest tile and NumericsError when the result is not
         finite in fp32 either.
         """
-        size = self.tile_size(picture.height, picture.width)
-        if size >= max(picture.height, picture.width):
-            size = 0
-        geometry = _geometry(self.info, self.tiling, size)
-        total = count_tiles(picture.height, picture.width, **geometry)
-        run = _Run(self, picture, on_tile=on_tile, total=total)
+        source = _PictureSource(picture)
+        run = _Run(self, source, on_tile=on_tile)
         canvas = Canvas(picture)
-        done = 0
-        for band in tiled_rows(run, _PictureSource(picture), **geometry):
-            rows = slice(done, done + band.shape[-2])
-            if tone != Tone():
-                band = apply_tone(torch.from_numpy(picture.srgb(rows))[None], band, tone)
+        for band in run.bands(tone):
             canvas.add(band[0].numpy())
-            done = rows.stop
-        return Enhanced(canvas.picture(), size, precision_name(run.dtype))
+        return Enhanced(canvas.picture(), run.size, precision_name(run.dtype))
+
+    def enhance_tensor(self, image: Tensor, *, tone: Tone = Tone()) -> Tensor:
+        """Enhance RGB float pictures `(N, 3, H, W)` in [0, 1], one by one; same shape, dtype and device out.
+
+        Raises as `enhance` does.
+        """
+        results = [
+            torch.cat(list(_Run(self, _TensorSource(one[None].float().cpu())).bands(tone)), dim=-2) for one in image
+        ]
+        return torch.cat(results).to(image)
 
 
 def _geometry(info: BackendInfo, tiling: Tiling, size: int) -> dict[str, int]:
     overlap = min(tiling.overlap, size // 2)
     return {"size": size, "overlap": overlap, "halo": info.halo or 0, "multiple_of": info.multiple_of}
+
+
+class _Previewed(Source, Protocol):
+    """A source that can show itself scaled down."""
+
+    def preview(self, side: int) -> Tensor:
+        """Return the whole as `(1, 3, h, w)`, area-averaged so that the long side is at most `side` pixels."""
 
 
 class _PictureSource:
@@ -122,15 +131,38 @@ class _PictureSource:
     def read(self, rows: slice, columns: slice) -> Tensor:
         return torch.from_numpy(self._picture.srgb(rows, columns))[None]
 
+    def preview(self, side: int) -> Tensor:
+        return torch.from_numpy(self._picture.preview(side))[None]
+
+
+class _TensorSource(TensorSource):
+    def preview(self, side: int) -> Tensor:
+        scale = min(1.0, side / max(self.height, self.width))
+        size = max(1, round(self.height * scale)), max(1, round(self.width * scale))
+        return F.adaptive_avg_pool2d(self.image, size)
+
 
 class _Run:
-    """One picture's tile function: to the device and back, with a second try in fp32 where numbers break."""
+    """One picture's way through the tiles: to the device and back, with a second try in fp32 where numbers break."""
 
-    def __init__(self, enhancer: Enhancer, picture: Picture, *, on_tile: Progress | None, total: int) -> None:
-        self._enhancer, self._picture = enhancer, picture
-        self._on_tile, self._total, self._done = on_tile, total, 0
+    def __init__(self, enhancer: Enhancer, source: _Previewed, *, on_tile: Progress | None = None) -> None:
+        self._enhancer, self._source, self._on_tile = enhancer, source, on_tile
+        size = enhancer.tile_size(source.height, source.width)
+        self.size = 0 if size >= max(source.height, source.width) else size
         self.dtype = enhancer.dtype
+        self._geometry = _geometry(enhancer.info, enhancer.tiling, self.size)
+        self._total = count_tiles(source.height, source.width, **self._geometry)
+        self._done = 0
         self._tile_enhancers: dict[torch.dtype, TileEnhancer] = {}
+
+    @torch.inference_mode()
+    def bands(self, tone: Tone) -> Iterator[Tensor]:
+        """Yield the finished picture from top to bottom, `(1, 3, rows, W)` in [0, 1] on the CPU."""
+        done = 0
+        for band in tiled_rows(self, self._source, **self._geometry):
+            rows = slice(done, done + band.shape[-2])
+            done = rows.stop
+            yield band if tone == Tone() else apply_tone(self._source.read(rows, slice(None)), band, tone)
 
     def __call__(self, tile: Tensor, window: Window) -> Tensor:
         result = self._computed(tile, window)
@@ -159,7 +191,7 @@ class _Run:
     def _tile_enhancer(self) -> TileEnhancer:
         if self.dtype not in self._tile_enhancers:
             side = self._enhancer.info.preview_side
-            preview = torch.from_numpy(self._picture.preview(side))[None] if side else torch.empty(1, 3, 0, 0)
+            preview = self._source.preview(side) if side else torch.empty(1, 3, 0, 0)
             preview = preview.to(self._enhancer.device, self.dtype)
             self._tile_enhancers[self.dtype] = self._enhancer.backend(self.dtype).tile_enhancer(preview)
         return self._tile_enhancers[self.dtype]

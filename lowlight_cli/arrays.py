@@ -1,0 +1,93 @@
+"""The same from Python: a PIL image, a numpy array or a torch tensor in, the same kind out."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lowlight_cli.enhancer import Enhancer, load_enhancer
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.settings import DEFAULT_MODEL, Compute, Precision, Tiling, Tone
+
+Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
+
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
+
+
+def enhance(
+    picture: Picture,
+    *,
+    model: str = DEFAULT_MODEL,
+    weights: str | Path | None = None,
+    strength: float = Tone.strength,
+    exposure: float = Tone.exposure,
+    protect_highlights: float = Tone.protect_highlights,
+    denoise: float | None = None,
+    device: str = Compute.device,
+    precision: Precision = Compute.precision,
+    tile: int | None = None,
+    offline: bool = False,
+) -> Picture:
+    """Make a dark picture bright and clean, as `lowlight enhance` does; the options are the command's.
+
+    - A PIL image: any mode; L, LA, RGB and RGBA come back in their mode, others as RGB. Alpha is untouched. The
+      values are taken as sRGB and the image as upright: profiles and EXIF are the caller's.
+    - A numpy array: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, RGB order; uint8, uint16, or floats in [0, 1].
+    - A tensor: `(3, H, W)` or `(N, 3, H, W)`, RGB floats in [0, 1], any device.
+
+    The result has the input's shape and type. The model stays loaded for the next call with the same choice. Raises
+    SettingsError for anything else, and the errors of `enhancer.load_enhancer` and `Enhancer.enhance`.
+    """
+    tone = Tone(strength, exposure, protect_highlights, denoise)
+    file = None if weights is None else Path(weights)
+    enhancer = _loaded(model, file, Compute(device, precision, Tiling(tile)), denoise, offline)
+    if isinstance(picture, Image.Image):
+        plain = picture if picture.mode in _PLAIN_MODES else picture.convert("RGB")
+        return Image.fromarray(_enhance_array(np.asarray(plain), enhancer, tone))
+    if isinstance(picture, Tensor):
+        return _enhance_tensor(picture, enhancer, tone)
+    if isinstance(picture, np.ndarray):
+        return _enhance_array(picture, enhancer, tone)
+    raise SettingsError(f"a picture is a PIL image, a numpy array or a torch tensor, not {type(picture).__name__}")
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, weights: Path | None, compute: Compute, denoise: float | None, offline: bool) -> Enhancer:
+    return load_enhancer(model, weights=weights, compute=compute, denoise=denoise, offline=offline)
+
+
+def _enhance_tensor(picture: Tensor, enhancer: Enhancer, tone: Tone) -> Tensor:
+    if picture.dim() not in (3, 4) or picture.shape[-3] != 3 or not picture.is_floating_point():
+        raise SettingsError(
+            f"a tensor holds floats (3, H, W) or (N, 3, H, W), not {picture.dtype} {tuple(picture.shape)}"
+        )
+    batch = picture if picture.dim() == 4 else picture[None]
+    return enhancer.enhance_tensor(batch, tone=tone).view_as(picture)
+
+
+def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone) -> NDArray[np.generic]:
+    planes = picture[..., None] if picture.ndim == 2 else picture
+    if planes.ndim != 3 or planes.shape[2] not in (1, 2, 3, 4) or 0 in planes.shape:
+        raise SettingsError(f"an array is (H, W), or (H, W, C) with 1 to 4 channels, not {picture.shape}")
+    colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
+    top = 1.0 if np.issubdtype(picture.dtype, np.floating) else float(np.iinfo(_depth(picture)).max)
+    floats = torch.from_numpy(np.ascontiguousarray(colours, dtype=np.float32) / np.float32(top))
+    image = floats.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
+    bright = enhancer.enhance_tensor(image, tone=tone)[0].permute(1, 2, 0).numpy() * top
+    if colours.shape[2] == 1:
+        bright = bright @ np.array([[0.2126], [0.7152], [0.0722]], dtype=np.float32)
+    result = planes.copy()
+    result[..., : colours.shape[2]] = bright if top == 1.0 else np.rint(bright)
+    return result.reshape(picture.shape)
+
+
+def _depth(picture: NDArray[np.generic]) -> type[np.integer]:
+    for depth in (np.uint8, np.uint16):
+        if picture.dtype == depth:
+            return depth
+    raise SettingsError(f"an array holds uint8, uint16 or floats in [0, 1], not {picture.dtype}")

@@ -1,0 +1,46 @@
+"""What every backend must keep; `test_contract.py` runs it for each."""
+
+import torch
+
+from lowlight_cli.backends.base import Backend
+from lowlight_cli.tiling import tiled
+
+SIZES = [(1, 1), (1, 7), (9, 1), (16, 16), (33, 70), (64, 47)]
+
+
+def dark_picture(height: int, width: int) -> torch.Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * 100 + width)) * 0.3
+
+
+def keeps_shape_range_and_input(backend: Backend) -> None:
+    for height, width in SIZES:
+        image = dark_picture(height, width)
+        before = image.clone()
+        out = backend.enhance(image)
+        assert out.shape == image.shape
+        assert out.dtype == image.dtype
+        assert out.isfinite().all()
+        assert 0 <= out.min() <= out.max() <= 1
+        assert torch.equal(image, before), "the caller's tensor was changed"
+
+
+def is_deterministic(backend: Backend) -> None:
+    image = dark_picture(40, 52)
+    assert torch.equal(backend.enhance(image), backend.enhance(image))
+
+
+def says_nan_where_numbers_break(backend: Backend) -> None:
+    image = dark_picture(32, 32)
+    image[..., 5, 5] = torch.inf
+    assert not backend.enhance(image).isfinite().all()
+
+
+def tiles_agree_with_the_whole(backend: Backend, *, within: float) -> None:
+    """Exactly as the facts promise: within rounding with a halo, nearly without."""
+    image = dark_picture(150, 170)
+    side = backend.info.preview_side
+    preview = torch.nn.functional.adaptive_avg_pool2d(image, min(side, 150)) if side else torch.empty(1, 3, 0, 0)
+    enhance_tile = backend.tile_enhancer(preview)
+    halo, multiple_of = backend.info.halo or 0, backend.info.multiple_of
+    out = tiled(enhance_tile, image, size=96, overlap=16, halo=halo, multiple_of=multiple_of)
+    assert (out - backend.enhance(image)).abs().mean() < within

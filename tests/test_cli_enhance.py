@@ -1,0 +1,337 @@
+"""`lowlight enhance` as people and scripts use it: real files, real processes, and the identity backend."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from lowlight_cli.cli import app
+
+
+def lowlight(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def identity(*arguments: str | Path) -> Result:
+    return lowlight("enhance", *arguments, "--model", "identity", "--device", "cpu")
+
+
+def process(*arguments: str | Path, **options: object) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "lowlight_cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+
+
+def picture(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.random.default_rng(seed).integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(levels).save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def results(ran: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_one_picture_is_written_beside_its_input(tmp_path):
+    source = picture(tmp_path / "night shot.png")
+    ran = identity(source)
+    assert ran.exit_code == 0, ran.output
+    assert (pixels(tmp_path / "night shot_lowlight.png") == pixels(source)).all()
+    assert "1 done" in ran.stderr
+
+
+def test_a_second_run_skips_and_says_how_to_do_it_again(tmp_path):
+    source = picture(tmp_path / "a.png")
+    identity(source)
+    before = (tmp_path / "a_lowlight.png").stat().st_mtime_ns
+    ran = identity(source)
+    assert ran.exit_code == 0
+    assert "1 skipped" in ran.stderr
+    assert "--overwrite" in ran.stderr
+    assert (tmp_path / "a_lowlight.png").stat().st_mtime_ns == before
+    assert identity(source, "--overwrite").exit_code == 0
+    assert (tmp_path / "a_lowlight.png").stat().st_mtime_ns > before
+
+
+def test_a_bad_file_fails_the_batch_but_not_its_neighbours(tmp_path):
+    for index in range(4):
+        picture(tmp_path / f"in/{index}.png", seed=index)
+    bad = tmp_path / "in/2.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    ran = identity(tmp_path / "in", "-o", tmp_path / "out", "--json")
+    assert ran.exit_code == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "3.png"]
+    told = {Path(str(r["input"])).name: r for r in results(ran)}
+    assert [told[f"{i}.png"]["status"] for i in range(4)] == ["done", "done", "failed", "done"]
+    assert told["2.png"]["error"]["code"] == "input"
+    assert "2.png" in ran.stderr
+    assert "1 failed" in ran.stderr
+    assert "Traceback" not in ran.output
+
+
+def test_fail_fast_stops_at_the_first_failure(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name in "bcd":
+        picture(tmp_path / f"{name}.png")
+    ran = identity(tmp_path, "-o", tmp_path / "out", "--fail-fast", "--json")
+    assert ran.exit_code == 1
+    assert [r["status"] for r in results(ran)] == ["failed"]
+
+
+def test_json_holds_what_scripts_need(tmp_path):
+    source = picture(tmp_path / "a.png", size=(40, 30))
+    (told,) = results(identity(source, "--json"))
+    wanted = {
+        "input",
+        "output",
+        "status",
+        "error",
+        "seconds",
+        "width",
+        "height",
+        "model",
+        "device",
+        "precision",
+        "tile",
+    }
+    assert wanted <= set(told)
+    assert (told["schema"], told["status"], told["error"]) == (1, "done", None)
+    assert (told["width"], told["height"], told["tile"], told["precision"]) == (40, 30, 0, "fp32")
+    (again,) = results(identity(source, "--json"))
+    assert again["status"] == "skipped"
+
+
+def test_a_folder_tree_is_kept(tmp_path):
+    picture(tmp_path / "shoot/one/a.png", seed=1)
+    picture(tmp_path / "shoot/two/a.png", seed=2)
+    assert identity(tmp_path / "shoot", "-r", "-o", f"{tmp_path}/out/").exit_code == 0
+    assert (pixels(tmp_path / "out/two/a.png") == pixels(tmp_path / "shoot/two/a.png")).all()
+    assert (tmp_path / "out/one/a.png").exists()
+
+
+def test_a_dry_run_says_everything_and_does_nothing(tmp_path):
+    source = picture(tmp_path / "a.png")
+    ran = lowlight("enhance", source, "--dry-run")
+    assert ran.exit_code == 0
+    assert "a_lowlight.png" in ran.stdout
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_tiles_and_whole_pictures_of_the_identity_are_equal(tmp_path):
+    source = picture(tmp_path / "a.png", size=(333, 201))
+    for tile in ("auto", "0", "64", "100"):
+        assert identity(source, "--tile", tile, "-o", tmp_path / f"{tile}.png").exit_code == 0
+        assert (pixels(tmp_path / f"{tile}.png") == pixels(source)).all()
+
+
+def test_strength_zero_returns_the_input_and_exposure_moves_light(tmp_path):
+    source = picture(tmp_path / "a.png")
+    identity(source, "--strength", "0", "--exposure", "2", "-o", tmp_path / "same.png")
+    assert (pixels(tmp_path / "same.png") == pixels(source)).all()
+    identity(source, "--exposure", "1", "-o", tmp_path / "bright.png")
+    identity(source, "--exposure", "-1", "-o", tmp_path / "dim.png")
+    dim, own, bright = (pixels(p).mean() for p in (tmp_path / "dim.png", source, tmp_path / "bright.png"))
+    assert dim < own * 0.85 < own < bright * 0.85
+
+
+def test_highlights_are_protected_where_the_input_is_bright(tmp_path):
+    levels = np.zeros((20, 40, 3), dtype=np.uint8)
+    levels[:, :20], levels[:, 20:] = 60, 250
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    identity(tmp_path / "a.png", "--exposure", "-2", "--protect-highlights", "1", "-o", tmp_path / "b.png")
+    out = pixels(tmp_path / "b.png")
+    assert (out[:, 20:] == 250).all()
+    assert (out[:, :20] < 40).all()
+
+
+def test_compare_writes_before_and_after_side_by_side(tmp_path):
+    source = picture(tmp_path / "a.png", size=(40, 30))
+    assert identity(source, "--compare", "--exposure", "1").exit_code == 0
+    both = pixels(tmp_path / "a_lowlight_compare.png")
+    assert both.shape == (30, 80, 3)
+    assert (both[:, :40] == pixels(source)).all()
+    assert (both[:, 40:] == pixels(tmp_path / "a_lowlight.png")).all()
+
+
+def test_pictures_flow_through_pipes(tmp_path):
+    source = picture(tmp_path / "a.png")
+    run = process("enhance", "-", "--model", "identity", "-q", stdin=subprocess.PIPE)
+    stdout, stderr = run.communicate(source.read_bytes(), timeout=120)
+    assert run.returncode == 0, stderr
+    (tmp_path / "b.png").write_bytes(stdout)
+    assert (pixels(tmp_path / "b.png") == pixels(source)).all()
+
+
+def test_names_come_from_a_list(tmp_path):
+    for name in ("a b.png", "[x].png"):
+        picture(tmp_path / name)
+    (tmp_path / "list").write_bytes(b"\0".join(os.fsencode(tmp_path / n) for n in ("a b.png", "[x].png")) + b"\0")
+    assert identity("--files-from", tmp_path / "list", "-0", "-o", f"{tmp_path}/out/").exit_code == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a b.png", "[x].png"}
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]x[bold].png", "[#a].png", "{stem}.png", "ü ñ 写真.png", "-dash.png", "a\nb.png"]
+)
+def test_odd_names_survive(tmp_path, name):
+    source = picture(tmp_path / name)
+    ran = identity(source, "-v")
+    assert ran.exit_code == 0, ran.output
+    assert (tmp_path / f"{source.stem}_lowlight.png").exists()
+
+
+def test_a_failing_file_with_an_odd_name_is_named_as_it_is(tmp_path):
+    (tmp_path / "[bold]x[red].png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    ran = identity(tmp_path)
+    assert ran.exit_code == 1
+    assert "[bold]x[red].png" in ran.stderr.replace("\n", "")
+
+
+def test_animations_are_done_frame_by_frame(tmp_path):
+    frames = [Image.new("RGB", (24, 16), (level, 20, 40)) for level in (10, 60, 110)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=80, lossless=True)
+    assert identity(tmp_path / "a.webp").exit_code == 0
+    with Image.open(tmp_path / "a_lowlight.webp") as out:
+        assert out.n_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.png"], "missing.png"),
+        ([], "no pictures"),
+        (["--tile", "many"], "--tile"),
+        (["--precision", "fp99"], "--precision"),
+        (["--metadata", "all"], "--metadata"),
+        (["--device", "abacus"], "--device"),
+        (["--format", "docx"], "docx"),
+        (["--model", "nosuch"], "nosuch"),
+        (["--dilations", "a,b"], "--dilations"),
+        (["-0"], "--files-from"),
+        (["--tile", "8"], "--tile"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
+    source = [] if arguments in ([], ["missing.png"]) else [str(picture(tmp_path / "a.png"))]
+    ran = lowlight("enhance", *source, *arguments)
+    assert ran.exit_code == 2, ran.output
+    assert said in ran.stderr
+    assert "Traceback" not in ran.output
+    assert not (tmp_path / "a_lowlight.png").exists()
+
+
+def test_an_absent_device_is_exit_4_and_never_a_fallback(tmp_path):
+    ran = lowlight("enhance", picture(tmp_path / "a.png"), "--device", "cuda:99", "--model", "identity")
+    assert ran.exit_code == 4
+    assert "cuda:99" in ran.stderr
+    assert not (tmp_path / "a_lowlight.png").exists()
+
+
+def test_unreadable_weights_are_exit_3(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"no weights at all")
+    ran = lowlight("enhance", picture(tmp_path / "a.png"), "--weights", tmp_path / "w.safetensors")
+    assert ran.exit_code == 3
+    assert "w.safetensors" in ran.stderr
+
+
+def test_weights_that_were_never_downloaded_are_exit_3_offline(tmp_path):
+    ran = lowlight("enhance", picture(tmp_path / "a.png"), "--model", "darkir-lolblur", "--offline")
+    assert ran.exit_code == 3
+    assert "weights import" in ran.stderr
+
+
+def test_a_result_never_replaces_its_input(tmp_path):
+    source = picture(tmp_path / "a.png")
+    before = source.read_bytes()
+    ran = identity(source, "-o", source, "--overwrite")
+    assert ran.exit_code == 2
+    assert source.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_old_result_and_nothing_half_written(tmp_path):
+    """The process may write files of 4 kB at most: the new result does not fit, the old one must survive."""
+    source = picture(tmp_path / "a.png", size=(200, 200))
+    old = tmp_path / "a_lowlight.png"
+    old.write_bytes(b"the result of an earlier day")
+    command = f"ulimit -f 4; exec '{sys.executable}' -m lowlight_cli enhance '{source}' --model identity --overwrite"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert b"cannot write" in ran.stderr
+    assert old.read_bytes() == b"the result of an earlier day"
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "a_lowlight.png"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_cleanly_with_their_code(tmp_path, number, code):
+    for index in range(60):
+        picture(tmp_path / f"in/{index:02}.png", size=(400, 300), seed=index)
+    run = process(
+        "enhance", tmp_path / "in", "-o", tmp_path / "out", "--model", "identity",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=30)
+    assert run.returncode == code, stderr
+    assert b"Traceback" not in stderr
+    assert b"done" in stderr
+    for path in (tmp_path / "out").iterdir():
+        assert path.suffix == ".png", f"{path.name} was left behind"
+        assert (pixels(path) == pixels(tmp_path / "in" / path.name)).all()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_is_one_sentence():
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        command = [sys.executable, "-m", "lowlight_cli", "weights", "list"]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert b"standard output" in ran.stderr
+    assert b"Traceback" not in ran.stderr
+
+
+def test_a_closed_pipe_is_quiet(tmp_path):
+    for index in range(5):
+        picture(tmp_path / f"{index}.png")
+    command = (
+        f"'{sys.executable}' -m lowlight_cli enhance '{tmp_path}' -o '{tmp_path}/out/' --model identity --json | true"
+    )
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120, check=False)
+    assert b"Traceback" not in ran.stderr
+    assert b"BrokenPipe" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["enhance", "--help"], ["weights", "list"], ["enhance", "nowhere.png"]]
+)
+def test_help_lists_and_wrong_use_load_no_torch(arguments):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['lowlight', *{arguments!r}]\n"
+        "try: runpy.run_module('lowlight_cli', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_times_are_preserved_on_request(tmp_path):
+    source = picture(tmp_path / "a.png")
+    os.utime(source, ns=(10**18, 10**18))
+    assert identity(source, "--preserve-times").exit_code == 0
+    assert (tmp_path / "a_lowlight.png").stat().st_mtime_ns == 10**18
