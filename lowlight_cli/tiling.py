@@ -60,35 +60,36 @@ class TensorSource:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where one axis is cut: `starts` of tiles of `size` pixels; what lies within `halo` of a cut does not count."""
+    """Where one axis is cut: tile i reaches from `starts[i]` to `stops[i]`; `halo` pixels beside a cut do not count."""
 
     length: int
-    size: int
     starts: tuple[int, ...]
+    stops: tuple[int, ...]
     halo: int
 
     def kept(self, index: int) -> tuple[int, int]:
         """Return first and last (exclusive) pixel of tile `index` that counts."""
-        start = self.starts[index]
-        first = start + self.halo if start > 0 else 0
-        last = start + self.size
-        return first, last - self.halo if last < self.length else self.length
+        start, stop = self.starts[index], self.stops[index]
+        return (start + self.halo if start > 0 else 0), (stop - self.halo if stop < self.length else stop)
 
 
 def cut(length: int, size: int, *, overlap: int, halo: int = 0, multiple_of: int = 1) -> Cut:
     """Cut `length` pixels into as few equal tiles of at most `size` as overlap and halo allow.
 
-    The tile's size is a multiple of `multiple_of` where the picture is large enough for that.
+    Tiles start at multiples of `multiple_of`, so that a network that works on blocks of that many pixels sees the same
+    blocks as in the whole picture: off by one pixel its answer is another one. They end there too, but for the last,
+    which ends with the picture.
     """
     rounded = max(size // multiple_of, 1) * multiple_of
     if max(size, rounded) >= length:
-        return Cut(length, length, (0,), halo)
-    shared = min(overlap + 2 * halo, rounded - 1)
-    count = math.ceil((length - shared) / (rounded - shared))
-    even = math.ceil((length + (count - 1) * shared) / count / multiple_of) * multiple_of
-    even = min(even, rounded)
-    starts = tuple(round(index * (length - even) / (count - 1)) for index in range(count))
-    return Cut(length, even, starts, halo)
+        return Cut(length, (0,), (length,), halo)
+    shared = min(math.ceil((overlap + 2 * halo) / multiple_of) * multiple_of, rounded - multiple_of)
+    blocks, shared_blocks = math.ceil(length / multiple_of), shared // multiple_of
+    count = math.ceil((blocks - shared_blocks) / (rounded // multiple_of - shared_blocks))
+    even = math.ceil((blocks + (count - 1) * shared_blocks) / count)
+    starts = tuple(round(index * (blocks - even) / (count - 1)) * multiple_of for index in range(count))
+    stops = (*(start + even * multiple_of for start in starts[:-1]), length)
+    return Cut(length, starts, stops, halo)
 
 
 def _fade(overlap: int) -> Tensor:
@@ -152,7 +153,7 @@ def _joined_band(function: TileFunction, source: Source, rows: Cut, columns: Cut
     band: Tensor | None = None
     filled = 0
     for column, left in enumerate(columns.starts):
-        window = Window(first_row, first_row + rows.size, left, left + columns.size, source.height, source.width)
+        window = Window(first_row, rows.stops[index], left, columns.stops[column], source.height, source.width)
         tile = source.read(slice(window.top, window.bottom), slice(window.left, window.right))
         first, last = columns.kept(column)
         result = function(tile, window)[..., top - first_row : bottom - first_row, first - left : last - left]

@@ -34,16 +34,25 @@ def test_tiling_the_identity_is_exact(height, width, size, overlap, halo, multip
     assert torch.equal(out, image)
 
 
-@settings(max_examples=100, deadline=None)
-@given(length=st.integers(1, 5000), size=st.integers(16, 600), overlap=st.integers(0, 64), halo=st.integers(0, 9))
-def test_a_cut_covers_every_pixel_with_equal_tiles_inside_the_picture(length, size, overlap, halo):
-    size = max(size, overlap + 2 * halo + 1)
-    pieces = cut(length, size, overlap=overlap, halo=halo)
-    assert pieces.size <= size
+@settings(max_examples=200, deadline=None)
+@given(
+    length=st.integers(1, 5000),
+    size=st.integers(16, 600),
+    overlap=st.integers(0, 64),
+    halo=st.integers(0, 9),
+    multiple_of=st.sampled_from([1, 2, 8, 16]),
+)
+def test_a_cut_covers_every_pixel_with_aligned_tiles_of_one_size(length, size, overlap, halo, multiple_of):
+    size = max(size, overlap + 2 * halo + 2 * multiple_of)
+    pieces = cut(length, size, overlap=overlap, halo=halo, multiple_of=multiple_of)
+    lengths = [stop - start for start, stop in zip(pieces.starts, pieces.stops, strict=True)]
     assert pieces.starts[0] == 0
-    assert pieces.starts[-1] + pieces.size == length
-    for index in range(len(pieces.starts) - 1):
-        assert pieces.kept(index)[1] >= pieces.kept(index + 1)[0] + overlap - 1
+    assert pieces.stops[-1] == length
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) < multiple_of
+    assert all(start % multiple_of == 0 for start in pieces.starts)
+    for index in range(len(lengths) - 1):
+        assert pieces.kept(index)[1] >= pieces.kept(index + 1)[0] + overlap
 
 
 @settings(max_examples=40, deadline=None)
