@@ -5,9 +5,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 
@@ -27,45 +27,12 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.paths import Job
+from lowlight_cli.results import Failure, FileResult, blank_result, name_of
 from lowlight_cli.settings import Encoding, Tone
-
-SCHEMA = 1
-
-Status = Literal["done", "skipped", "failed", "planned"]
 
 # Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
 # one picture at a time.
 _PIXELS_IN_FLIGHT = 64_000_000
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a file failed: a stable code for scripts and one sentence for people."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once."""
-
-    input: str
-    output: str
-    status: Status
-    error: Failure | None = None
-    seconds: float = 0.0
-    width: int | None = None
-    height: int | None = None
-    model: str | None = None
-    device: str | None = None
-    precision: str | None = None
-    tile: int | None = None
-    warnings: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, object]:
-        """Return the object that `--json` prints."""
-        return {"schema": SCHEMA, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -79,16 +46,6 @@ class Batch:
     fail_fast: bool = False
     threads: int = 1
     pixel_budget: int | None = None
-
-
-def blank_result(job: Job, status: Status) -> FileResult:
-    """Return the result of a job that nothing was done for."""
-    return FileResult(name_of(job.input), name_of(job.output), status)
-
-
-def name_of(path: Path | None) -> str:
-    """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
-    return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

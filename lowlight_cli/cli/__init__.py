@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from lowlight_cli import __version__
-from lowlight_cli.cli import enhance, weights
+from lowlight_cli.cli import bench, enhance, weights
 from lowlight_cli.errors import LowlightError
 
 
@@ -73,4 +73,5 @@ def _root(
 
 
 app.command("enhance")(enhance.enhance)
+app.command("bench")(bench.bench)
 app.add_typer(weights.app)

@@ -13,10 +13,10 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.paths import Plan, plan_jobs, read_file_list
+from lowlight_cli.results import FileResult, blank_result
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
 
 if TYPE_CHECKING:
-    from lowlight_cli.batch import FileResult
     from lowlight_cli.enhancer import Enhancer
 
 
@@ -120,16 +120,14 @@ def _named(inputs: list[str] | None, files_from: str | None, *, null_separated: 
 
 
 def _tell_plan(plan: Plan, *, as_json: bool) -> None:
-    from lowlight_cli.batch import blank_result, name_of
-
-    for jobs, status in ((plan.jobs, "planned"), (plan.skipped, "skipped")):
-        for job in jobs:
-            if as_json:
-                result = blank_result(job, "planned" if status == "planned" else "skipped")
-                typer.echo(json.dumps(result.as_json()))
-            else:
-                note = "" if status == "planned" else "  (exists: skipped)"
-                typer.echo(f"{name_of(job.input)} -> {name_of(job.output)}{note}")
+    results = [blank_result(job, "planned") for job in plan.jobs]
+    results += [blank_result(job, "skipped") for job in plan.skipped]
+    for result in results:
+        if as_json:
+            typer.echo(json.dumps(result.as_json()))
+        else:
+            note = "  (exists: skipped)" if result.status == "skipped" else ""
+            typer.echo(f"{result.input} -> {result.output}{note}")
 
 
 def _describe(enhancer: "Enhancer") -> str:
@@ -146,7 +144,7 @@ class _Report:
         self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
         self._failures: list[str] = []
 
-    def follow(self, results: "Iterable[FileResult]") -> None:
+    def follow(self, results: Iterable[FileResult]) -> None:
         """Take every result; the summary is told even when an interrupt ends them."""
         try:
             for result in results:
@@ -158,15 +156,13 @@ class _Report:
     def close(self) -> None:
         """Name what was skipped and what failed; raise typer.Exit(1) if anything failed."""
         if self._as_json:
-            from lowlight_cli.batch import blank_result
-
             for job in self._plan.skipped:
                 typer.echo(json.dumps(blank_result(job, "skipped").as_json()))
         self._summarise()
         if self._counts["failed"]:
             raise typer.Exit(LowlightError.exit_code)
 
-    def _take(self, result: "FileResult") -> None:
+    def _take(self, result: FileResult) -> None:
         self._counts[result.status] += 1
         if self._as_json:
             typer.echo(json.dumps(result.as_json()))
@@ -177,6 +173,8 @@ class _Report:
         self._show.advance(result.input)
 
     def _summarise(self) -> None:
+        if self._plan.own_results:
+            self._show.say(f"{len(self._plan.own_results)} left out: results of other inputs")
         for folder in self._plan.unreadable:
             self._show.tell(f"{folder}: the folder cannot be read")
         counts = self._counts

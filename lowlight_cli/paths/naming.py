@@ -77,7 +77,7 @@ def _read_template(text: str, media: Media) -> Target:
         raise SettingsError(f"the template {text!r} cannot be read: {error}") from error
     for _, name, spec, conversion in parts:
         known = name is None or (name in _FIELDS and not spec and not conversion)
-        offered = " ".join(f"{{{field}}}" for field in _FIELDS) + ", and {{ for a brace"
+        offered = " ".join(f"{{{field}}}" for field in _FIELDS)
         refuse_unless(known, f"the template {text!r} asks for {{{name}}}; there are {offered}, and {{{{ for a brace")
     first_field = next((place for place, part in enumerate(parts) if part[1] is not None), len(parts))
     fixed = "".join(literal for literal, *_ in parts[: first_field + 1])

@@ -1,0 +1,51 @@
+"""What becomes of files, as data: for `--json`, for reports, and for a plan that is only told. No torch here."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from lowlight_cli.paths import Job
+
+SCHEMA = 1
+
+Status = Literal["done", "skipped", "failed", "planned"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a file failed: a stable code for scripts and one sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once."""
+
+    input: str
+    output: str
+    status: Status
+    error: Failure | None = None
+    seconds: float = 0.0
+    width: int | None = None
+    height: int | None = None
+    model: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    tile: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that `--json` prints."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def blank_result(job: Job, status: Status) -> FileResult:
+    """Return the result of a job that nothing was done for."""
+    return FileResult(name_of(job.input), name_of(job.output), status)
+
+
+def name_of(path: Path | None) -> str:
+    """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
+    return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
