@@ -78,15 +78,16 @@ def cut(length: int, size: int, *, overlap: int, halo: int = 0, multiple_of: int
 
     Tiles start at multiples of `multiple_of`, so that a network that works on blocks of that many pixels sees the same
     blocks as in the whole picture: off by one pixel its answer is another one. They end there too, but for the last,
-    which ends with the picture.
+    which ends with the picture. Where overlap and halo leave no room in `size`, tiles are larger than it.
     """
-    rounded = max(size // multiple_of, 1) * multiple_of
-    if max(size, rounded) >= length:
+    # From here on in blocks. What neighbours share must leave every tile a block of its own, or it would not end.
+    shared = math.ceil((overlap + 2 * halo) / multiple_of)
+    largest = max(size // multiple_of, shared + 1)
+    if max(size, largest * multiple_of) >= length:
         return Cut(length, (0,), (length,), halo)
-    shared = min(math.ceil((overlap + 2 * halo) / multiple_of) * multiple_of, rounded - multiple_of)
-    blocks, shared_blocks = math.ceil(length / multiple_of), shared // multiple_of
-    count = math.ceil((blocks - shared_blocks) / (rounded // multiple_of - shared_blocks))
-    even = math.ceil((blocks + (count - 1) * shared_blocks) / count)
+    blocks = math.ceil(length / multiple_of)
+    count = math.ceil((blocks - shared) / (largest - shared))
+    even = math.ceil((blocks + (count - 1) * shared) / count)
     starts = tuple(round(index * (blocks - even) / (count - 1)) * multiple_of for index in range(count))
     stops = (*(start + even * multiple_of for start in starts[:-1]), length)
     return Cut(length, starts, stops, halo)

@@ -1,5 +1,6 @@
 """Promises about colour: profiles are calculated right in both directions, and nothing outside sRGB is lost."""
 
+import io
 import struct
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
-from lowlight_cli.images import Canvas, Picture
+from lowlight_cli.images import Canvas, Picture, read_picture, write_picture
 from lowlight_cli.images.colour import ProfileError, linear_to_srgb, parse_profile, srgb_to_linear
 
 # Columns of the linear-RGB-to-XYZ matrix under D50, as the profiles in use have them.
@@ -102,7 +104,7 @@ def test_what_the_network_sees_agrees_with_littlecms(name: str) -> None:
     icc = PROFILES[name]()
     picture = random_picture(icc, np.uint8)
     image = Image.fromarray(picture.pixels)
-    source = ImageCms.ImageCmsProfile(__import__("io").BytesIO(icc))
+    source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     theirs = np.asarray(ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")))
     ours = picture.srgb().transpose(1, 2, 0) * 255
     # LittleCMS rounds to 8 bits, and does its own curves in 8-bit steps in the shadows.
@@ -173,6 +175,31 @@ def test_a_profile_with_random_damage_is_read_or_refused(damage: bytes, place: i
 def test_deep_srgb_values_survive_the_network_unchanged(values: np.ndarray) -> None:
     picture = Picture(np.repeat(values[..., None], 3, axis=2), depth=16)
     assert np.array_equal(enhanced(picture, lambda x: x).pixels, picture.pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_png_that_names_its_gamma_is_seen_as_it_is_meant_and_says_so_in_the_result(mode: str) -> None:
+    info, file = PngInfo(), io.BytesIO()
+    info.add(b"gAMA", struct.pack(">I", 100_000))
+    Image.new(mode, (8, 8), 55 if mode == "L" else (55, 55, 55)).save(file, "PNG", pnginfo=info)
+    picture = read_picture(file.getvalue())
+    # Linear light of 55/255 is what sRGB writes as 128.
+    assert picture.srgb()[:, 0, 0] * 255 == pytest.approx([128, 128, 128], abs=0.7)
+    again = io.BytesIO()
+    write_picture(enhanced(picture, lambda x: x), again)
+    result = Image.open(again)
+    assert np.array_equal(np.asarray(result), np.full_like(np.asarray(result), 55))
+    source = ImageCms.ImageCmsProfile(io.BytesIO(result.info["icc_profile"]))
+    seen = ImageCms.profileToProfile(result, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert seen is not None
+    assert seen.getpixel((0, 0)) == pytest.approx((128, 128, 128), abs=1)
+
+
+def test_a_png_with_the_usual_gamma_is_plain_srgb() -> None:
+    info, file = PngInfo(), io.BytesIO()
+    info.add(b"gAMA", struct.pack(">I", 45455))
+    Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
+    assert read_picture(file.getvalue()).icc is None
 
 
 def test_grey_takes_the_luminance_of_a_coloured_result() -> None:

@@ -5,19 +5,16 @@
     canvas.add(network(picture.srgb(rows)))   band by band, from top to bottom
     write_picture(canvas.picture(), target)   complete or not at all
 
-`probe` reads a header; `read_animation`, `read_frames` and `write_frames` do the same for several frames. No
-torch here: numpy arrays in and out. The rooms:
+`probe` reads a header; `read_animation`, `read_frames` and `write_frames` do the same for several frames;
+`picture_from_image` and `pillow_image` are for notebooks. No torch here: numpy arrays in and out. The rooms:
 
-- `decode` is the only way in: it judges the file, keeps the pixel budget, and turns every failure into
-InputError.
-- `unpack` makes integers of every mode and depth; `profiles` decides what becomes of the colours; `harvest`
-gathers
-  the metadata.
-- `picture` holds the result: `Picture`, and `Canvas` for the way back; `colour` has the mathematics of
-profiles.
+- `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
+- `unpack` makes integers of every mode and depth; `harvest` gathers the metadata.
+- `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour`
+  has the mathematics.
+- `picture` holds the result: `Picture`, and `Canvas` for the way back.
 - `metadata` keeps EXIF, XMP and IPTC true; `directory` edits TIFF structures in place.
-- `encode` and, for several frames, `animate` are the only ways out; `png`, `tiff` and `ppm` write what Pillow
-cannot.
+- `encode` and, for several frames, `animate` are the ways out; `png`, `tiff` and `ppm` write what Pillow cannot.
 - `formats` lists the formats; `sniff` knows files by their first bytes; `extras` reads HEIC and raw photos.
 """
 
@@ -32,9 +29,10 @@ from lowlight_cli.images.decode import (
     read_frames,
     read_picture,
 )
-from lowlight_cli.images.encode import DEFAULT_QUALITY, write_picture
+from lowlight_cli.images.encode import DEFAULT_QUALITY, pillow_image, write_picture
 from lowlight_cli.images.formats import FORMATS, Format, format_named, output_format, suffix_for
 from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.unpack import picture_from_image
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -49,6 +47,8 @@ __all__ = [
     "default_pixel_budget",
     "format_named",
     "output_format",
+    "picture_from_image",
+    "pillow_image",
     "probe",
     "read_animation",
     "read_frames",

@@ -91,8 +91,7 @@ def _write_pages(frames: Iterator[Frame], file: BinaryIO) -> None:
 
 
 def _images(frames: list[Frame]) -> tuple[Image.Image, list[Image.Image]]:
-    """Return the first image and the others; all have alpha if one has, for encoders that ask the first
-    only."""
+    """Return the first image and the others; all have alpha if one has."""
     mode = "RGBA" if any(frame.picture.alpha is not None for frame in frames) else "RGB"
     images = [pillow_image(frame.picture).convert(mode) for frame in frames]
     return images[0], images[1:]

@@ -1,5 +1,4 @@
-"""ICC profiles that can be calculated exactly in both directions: grey, and RGB made of three curves and a
-matrix.
+"""ICC profiles that can be calculated in both directions: grey, and RGB of three curves and a matrix.
 
 That is what cameras, phones and editors write (Display P3, Adobe RGB, ProPhoto, grey gamma). Everything is
 computed in linear light and unclipped, so that a colour outside sRGB survives the way to the network and
@@ -50,8 +49,7 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A colour space given by one curve per channel and, for RGB, the matrix from its linear light to linear
-    sRGB.
+    """A colour space: one curve per channel and, for RGB, the matrix from its light to linear sRGB.
 
     `curves` has 1 entry (grey) or 3 (red, green, blue).
     """
@@ -94,8 +92,7 @@ class Profile:
         return self._tables[top]
 
     def _thresholds_for(self, top: int) -> tuple[Floats, ...]:
-        """Return, per channel, the linear light at which one level gives way to the next: rounding,
-        exactly."""
+        """Return, per channel, the linear light at which each level gives way to the next."""
         if top not in self._thresholds:
             halves = (np.arange(top) + 0.5) / top
             self._thresholds[top] = tuple(curve(halves).astype(np.float32) for curve in self.curves)
@@ -121,8 +118,7 @@ def luminance(linear: Floats) -> Floats:
 
 
 def from_profile(pixels: NDArray[np.integer], profile: Profile) -> Floats:
-    """Turn integers `(h, w, channels)` of `profile` into sRGB `(3, h, w)` in [0, 1]; colours outside are
-    clamped."""
+    """Turn integers `(h, w, channels)` into sRGB `(3, h, w)`, clamped to [0, 1]."""
     return linear_to_srgb(np.clip(profile.linear(pixels), 0.0, 1.0))
 
 
@@ -156,8 +152,7 @@ def parse_profile(icc: bytes) -> Profile:
 
 
 def colour_space(icc: bytes) -> str:
-    """Return the profile's own name of its colour space (`RGB`, `GRAY`, `CMYK`, `Lab`), or '' when
-    damaged."""
+    """Return the profile's colour space (`RGB`, `GRAY`, `CMYK`, `Lab`), or '' when it is damaged."""
     return icc[16:20].decode("ascii", "replace").strip() if icc[36:40] == b"acsp" else ""
 
 
@@ -222,7 +217,7 @@ def _table_curve(tag: bytes) -> Curve:
     if count == 0:
         return lambda x: x
     if count == 1:
-        gamma = points[0] / 256
+        gamma = _sane_gamma(points[0] / 256)
         return lambda x: x**gamma
     values = np.maximum.accumulate(np.array(points, dtype=np.float64) / 65535)
     if np.abs(values - np.array(points) / 65535).max() > 0.01:
@@ -232,11 +227,10 @@ def _table_curve(tag: bytes) -> Curve:
 
 
 def _parametric_curve(tag: bytes) -> Curve:
-    """Read one of the five formulas of ICC.1:2022, table 68; all are `(ax + b)^g + e` above d and `cx + f`
-    below."""
+    """Read a formula of ICC.1:2022, table 68: `(ax + b)^g + e` from d upwards, `cx + f` below."""
     (kind,) = struct.unpack_from(">H", tag, 8)
     numbers = [value / 65536 for value in struct.unpack_from(f">{(1, 3, 4, 5, 7)[kind]}i", tag, 12)]
-    g, a, b, c, d, e, f = numbers[0], 1.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    g, a, b, c, d, e, f = _sane_gamma(numbers[0]), 1.0, 0.0, 0.0, 0.0, 0.0, 0.0
     if kind in (1, 2):
         a, b = numbers[1:3]
         if a == 0:
@@ -248,6 +242,13 @@ def _parametric_curve(tag: bytes) -> Curve:
         if kind == 4:
             e, f = numbers[5:7]
     return lambda x: np.clip(np.where(x >= d, np.maximum(a * x + b, 0.0) ** g + e, c * x + f), 0.0, 1.0)
+
+
+def _sane_gamma(gamma: float) -> float:
+    """Return an exponent that a display can have; damaged ones would overflow."""
+    if not 0.05 <= gamma <= 20:
+        raise ProfileError("a tone curve has an absurd exponent")
+    return gamma
 
 
 def _mix(matrix: Floats, planes: Floats) -> Floats:

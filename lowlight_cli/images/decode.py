@@ -1,5 +1,4 @@
-"""Files to pictures. Everything that is decoded passes `_boundary`, which turns what libraries throw into
-InputError.
+"""Files to pictures. All decoding passes `_boundary`, which turns what libraries throw into InputError.
 
 The order never changes: is it a plain file, is it a format we know, does its header ask for more pixels than
 we have memory for; only then is anything decoded. The kind of a file is told by its content, never by its
@@ -75,8 +74,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame of an animation, complete (what stood before it is already drawn), shown for
-    `milliseconds`."""
+    """One frame, composed with what stood before it, shown for `milliseconds`."""
 
     picture: Picture
     milliseconds: float = 0.0
@@ -84,8 +82,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Animation:
-    """A file of several frames or pages. `loop` counts repetitions, 0 for endless, None where nothing is
-    said.
+    """A file of several frames or pages; `loop` counts repetitions: 0 endless, None unsaid.
 
     `has_still` says that a PNG's first frame is only for viewers that cannot animate.
     """
@@ -116,8 +113,7 @@ def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
 
 
 def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
-    """Decode a picture, from a path or from the bytes of a file; of an animation, the first frame, with a
-    warning.
+    """Decode a picture from a path or a file's bytes; of an animation, the first frame, with a warning.
 
     `pixel_budget` is the most pixels a header may ask for; None is `default_pixel_budget()`.
 
@@ -178,8 +174,7 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
 
 @contextmanager
 def _boundary(pixel_budget: int | None) -> Iterator[int]:
-    """Yield the pixel budget in force; inside, Pillow obeys it and is quiet, and what it raises becomes
-    InputError."""
+    """Yield the pixel budget in force; Pillow obeys it, is quiet, and what it raises becomes InputError."""
     budget = default_pixel_budget() if pixel_budget is None else pixel_budget
     with _process_state, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -208,8 +203,7 @@ def _too_large(budget: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return one sentence for a person. What libraries say follows in brackets, for those who search for
-    it."""
+    """Return one sentence for a person; the library's own words follow in brackets."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):

@@ -47,14 +47,12 @@ class TiffBlock:
         return int(value)
 
     def pack(self, kind: str, offset: int, value: int) -> None:
-        """Write one integer in place; one that does not fit its kind becomes 0, which readers take as
-        unknown."""
+        """Write one integer in place; one too large for its kind becomes 0, which means unknown."""
         size = struct.calcsize(kind)
         struct.pack_into(self.order + kind, self.data, offset, value if value < 1 << (8 * size) else 0)
 
     def cut(self, start: int, length: int) -> None:
-        """Forget a stretch of bytes: cut it off where it is the end, overwrite it with zeros where it is
-        not."""
+        """Cut off a stretch of bytes where it is the end; elsewhere, overwrite it with zeros."""
         end = min(start + length, len(self.data))
         if not 8 <= start < end:
             return

@@ -35,8 +35,7 @@ _SEGMENT_BYTES = 65533
 def write_picture(
     picture: Picture, target: Path | BinaryIO, *, encoding: Encoding = AS_THE_INPUT, overwrite: bool = False
 ) -> tuple[str, ...]:
-    """Write a picture to a path (atomically) or to an open stream; return sentences about what could not be
-    kept.
+    """Write a picture to a path (atomically) or an open stream; return sentences on what was not kept.
 
     The format is `encoding.format`, else what the target's suffix promises, else the picture's own.
 
@@ -87,8 +86,7 @@ def quality_for(picture: Picture, encoding: Encoding) -> int:
 
 @contextmanager
 def encoder_failures(name: str) -> Iterator[None]:
-    """Turn an encoder's refusal into OutputError; a full disk stays the OSError that `atomic_file`
-    explains."""
+    """Turn an encoder's refusal into OutputError; a full disk stays OSError, for `atomic_file` to explain."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -233,7 +231,8 @@ _WRITERS: dict[str, Callable[[Picture, BinaryIO, int], None]] = {
 
 
 def pillow_image(picture: Picture, least: Literal["L", "RGB"] = "L") -> Image.Image:
-    """Return an 8-bit picture as a Pillow image; `least` "RGB" is for formats that have no grey."""
+    """Return a picture as a Pillow image of 8 bits; `least` "RGB" is for formats that have no grey."""
+    picture = _shallow(picture) if picture.depth == 16 else picture
     pixels = picture.pixels
     image = Image.fromarray(pixels[..., 0] if picture.is_grey else pixels)
     if picture.is_grey and least == "RGB":

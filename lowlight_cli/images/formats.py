@@ -72,8 +72,7 @@ def format_named(name: str) -> str:
 
 
 def output_format(source: str, *, requested: str | None = None, target: PurePath | None = None) -> str:
-    """Return the format a result is written in: the one asked for, else the target's suffix, else the
-    source's own.
+    """Return a result's format: the one asked for, else the target's suffix, else the source's own.
 
     A raw photo becomes a 16-bit TIFF.
 
@@ -89,7 +88,6 @@ def output_format(source: str, *, requested: str | None = None, target: PurePath
 
 
 def suffix_for(name: str, source: PurePath) -> str:
-    """Return the suffix of a result in format `name`: the source's own where it tells the truth, else the
-    usual one."""
+    """Return a result's suffix: the source's own where it tells the truth, else the usual one."""
     own = source.suffix
     return own if own.lower() in FORMATS[name].suffixes else FORMATS[name].suffixes[0]

@@ -38,8 +38,7 @@ def format_of(image: ImageFile.ImageFile) -> str:
 
 
 def frame_count(image: ImageFile.ImageFile) -> int:
-    """Return the number of frames or pages; a second eye, a gain map or a small copy of the picture is
-    none."""
+    """Return the number of frames or pages; a second eye, a gain map or a small copy is none."""
     count = int(getattr(image, "n_frames", 1))
     if format_of(image) in ("JPEG", "HEIF"):
         return 1
@@ -97,8 +96,7 @@ def jpeg_quality(image: ImageFile.ImageFile) -> int | None:
 
 
 def _table_sum(quality: int) -> int:
-    """Return the sum of libjpeg's luminance table at a quality: the standard table, scaled, each entry 1 to
-    255."""
+    """Return the sum of libjpeg's luminance table at a quality: scaled, each entry 1 to 255."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return sum(min(255, max(1, (step * scale + 50) // 100)) for step in _LUMINANCE_TABLE)
 

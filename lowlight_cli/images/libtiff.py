@@ -14,8 +14,7 @@ import PIL
 
 @cache
 def silence_libtiff() -> None:
-    """Turn off libtiff's own messages, where Pillow brings it as a library of its own (Linux and macOS
-    wheels)."""
+    """Turn off libtiff's own messages, where Pillow brings it as a library (Linux and macOS wheels)."""
     package = Path(PIL.__file__).parent
     for folder in (package.parent / "pillow.libs", package / ".dylibs"):
         for path in (*folder.glob("libtiff-*.so*"), *folder.glob("libtiff*.dylib")):

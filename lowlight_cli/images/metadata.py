@@ -1,5 +1,4 @@
-"""What a file says about its picture: EXIF, XMP, IPTC, resolution, comments; kept true after the pixels
-changed.
+"""What a file says about its picture (EXIF, XMP, IPTC, resolution), kept true after the pixels changed.
 
 EXIF is edited in place, byte for byte, never taken apart and put together again: camera makers' notes hold
 offsets into the block around them, and any rebuilding breaks them.
@@ -51,8 +50,7 @@ class Tags:
         return self
 
     def upright(self, orientation: int, width: int, height: int) -> "Tags":
-        """Return the tags of a picture that was turned upright from `orientation` and now has this size in
-        pixels."""
+        """Return the tags of a picture turned upright from `orientation`, now of this size in pixels."""
         exif, xmp, dpi = self.exif, self.xmp, self.dpi
         if exif is not None:
             exif = _upright_exif(exif, width, height)
@@ -84,8 +82,7 @@ def orientation_of(exif: bytes | None) -> int:
 
 
 def without_place(exif: bytes | None) -> bytes | None:
-    """Return the block without its GPS directory: the pointer is taken out and the coordinates are
-    overwritten."""
+    """Return the block without its GPS directory: unlinked, and its coordinates overwritten."""
     if exif is None:
         return None
     block = TiffBlock(exif)
@@ -101,8 +98,7 @@ def without_place(exif: bytes | None) -> bytes | None:
 
 
 def without_extra_pictures(xmp: bytes | None) -> bytes | None:
-    """Return the packet without its claims that a gain map or a motion clip follows the picture: ours is
-    alone."""
+    """Return the packet without claims that a gain map or a clip follows the picture."""
     if xmp is None:
         return None
     names = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
@@ -111,8 +107,7 @@ def without_extra_pictures(xmp: bytes | None) -> bytes | None:
 
 
 def iptc_without_thumbnail(resources: bytes | None) -> bytes | None:
-    """Return Photoshop's resource block (the IPTC among it) without the small copies of the picture; None if
-    damaged.
+    """Return Photoshop's resources (IPTC among them) without small copies of the picture; None if damaged.
 
     Source: Adobe Photoshop File Formats Specification, "Image Resource Blocks".
     """
@@ -147,8 +142,7 @@ def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
 
 
 def _drop_thumbnail(block: TiffBlock, first: Directory) -> None:
-    """Unlink the second directory, which shows the dark picture small, and cut off or overwrite its
-    pixels."""
+    """Unlink the second directory, which shows the dark picture small, and erase its pixels."""
     second = first.next()
     first.unlink_next()
     if second is None:

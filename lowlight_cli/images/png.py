@@ -26,8 +26,7 @@ def write_png(
     *,
     chunks: Iterable[Chunk],
 ) -> None:
-    """Write a 16-bit PNG; `size` is (height, width, channels), `bands` the `(h, W, channels)` rows from top
-    to bottom.
+    """Write a 16-bit PNG: `size` is (height, width, channels), `bands` its rows `(h, W, channels)`.
 
     `chunks` are written before the pixels, in order (colour profile, EXIF, texts).
     """
@@ -62,8 +61,7 @@ def _write_chunk(file: BinaryIO, name: bytes, content: bytes) -> None:
 
 
 def _filtered(bands: Iterable[NDArray[np.integer]], width: int, channels: int) -> Iterator[Bytes]:
-    """Yield the lines of each band, each with the filter that makes its differences smallest, and that
-    filter's number."""
+    """Yield the lines of each band, each behind the number of the filter that suits it best."""
     pixel = 2 * channels
     above = np.zeros((1, width * pixel), dtype=np.uint8)
     for band in bands:

@@ -1,5 +1,4 @@
-"""What is to be done with the colours of a file: keep its profile, or turn the pixels into sRGB while
-reading.
+"""What is done with a file's colours: keep its profile, or turn the pixels into sRGB on reading.
 
 Kept are the profiles that `colour` calculates in both directions. A picture in CMYK or Lab, or one whose RGB
 profile is a lookup table, becomes sRGB by LittleCMS and is written as sRGB, because there is no exact way
@@ -28,8 +27,7 @@ _GREY_MODES = ("1", "L", "LA", "La", "I")
 
 @dataclass(frozen=True)
 class ColourPlan:
-    """How to unpack a mode, and the profile the unpacked pixels are in (`icc` to write, `profile` to
-    calculate)."""
+    """How to unpack a mode, and the result's profile (`icc` to write, `profile` to calculate)."""
 
     convert: Convert
     icc: bytes | None = None
@@ -37,9 +35,8 @@ class ColourPlan:
     warnings: tuple[str, ...] = ()
 
 
-def plan_colour(mode: str, icc: bytes | None) -> ColourPlan:
-    """Decide what happens to pixels of a Pillow mode under an embedded profile (None or empty: there is
-    none)."""
+def plan_colour(mode: str, icc: bytes | None, *, deep: bool = False) -> ColourPlan:
+    """Decide what happens to pixels of a Pillow mode under an embedded profile, if there is one."""
     if mode == "LAB":
         return ColourPlan(_lab_to_srgb(), warnings=("Lab colours are written as sRGB",))
     if mode == "CMYK":
@@ -52,7 +49,7 @@ def plan_colour(mode: str, icc: bytes | None) -> ColourPlan:
     try:
         profile = parse_profile(icc)
     except ProfileError:
-        return _plan_lookup_table(mode, icc)
+        return _plan_lookup_table(mode, icc, deep)
     return ColourPlan(_plain, icc=icc, profile=None if profile.is_srgb else profile)
 
 
@@ -64,20 +61,23 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _plan_mismatch(icc: bytes) -> ColourPlan:
-    """Plan for a profile that cannot belong to these pixels; a grey picture that claims sRGB is a common
-    harmless one."""
+    """Plan for a profile that cannot belong to these pixels."""
     if not colour_space(icc):
         return ColourPlan(_plain, warnings=("its colour profile is damaged and was left out; read as sRGB",))
     return ColourPlan(_plain, warnings=("its colour profile is for another kind of picture and was left out",))
 
 
-def _plan_lookup_table(mode: str, icc: bytes) -> ColourPlan:
+def _plan_lookup_table(mode: str, icc: bytes, deep: bool) -> ColourPlan:
     if mode in ("RGB", "RGBA", "RGBX", "P", "PA"):
         try:
             to_srgb = _transform(icc, "RGB")
         except _CMS_FAILURES:
             pass
         else:
+            if deep:
+                # LittleCMS, as Pillow offers it, knows 8 bits only; 16 bits in the right profile are worth more
+                # than exact colours for the network.
+                return ColourPlan(_plain, icc=icc, warnings=("its colour profile was only approximated",))
             return ColourPlan(
                 lambda image: _with_alpha(image, to_srgb),
                 warnings=("its colour profile has no exact way back; the result is written as sRGB",),
@@ -99,8 +99,7 @@ _CMS_FAILURES = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def _transform(icc: bytes, mode: str) -> Convert:
-    """Return a function from `mode` under a profile to sRGB, 8 bits, perceptual intent (the one meant for
-    photos)."""
+    """Return a function from `mode` to sRGB, 8 bits, with the perceptual intent, the one for photos."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 

@@ -74,8 +74,7 @@ def familiar_name(head: bytes) -> str | None:
 
 
 def is_lossless_webp(head: bytes) -> bool:
-    """Return whether this is a WebP stored without loss; every other format decides that by its name
-    alone."""
+    """Return whether this is a WebP stored without loss; other formats say so by their name."""
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP" and b"VP8L" in head[:4096]
 
 
@@ -90,8 +89,7 @@ def _box_size(head: bytes) -> int:
 
 
 def _is_tiff_raw(head: bytes) -> bool:
-    """Tell a raw photo from an ordinary TIFF: it begins the same, and shows only its thumbnail to a TIFF
-    reader."""
+    """Tell a raw photo from an ordinary TIFF, whose reader would find its thumbnail only."""
     if head[8:10] == b"CR":
         return True
     try:

@@ -52,8 +52,7 @@ class TiffWriter:
         iptc: bytes | None = None,
         dpi: tuple[float, float] | None = None,
     ) -> None:
-        """Write one page; `size` is (height, width, channels), `bands` its rows `(h, W, channels)` from top
-        to bottom.
+        """Write one page: `size` is (height, width, channels), `bands` its rows `(h, W, channels)`.
 
         Every band becomes a strip, so all but the last must have the same height. `depth` is 8 or 16.
         """

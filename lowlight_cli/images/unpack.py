@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from lowlight_cli.errors import InputError
+from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, tags_of
 from lowlight_cli.images.picture import Picture, Pixels
 from lowlight_cli.images.profiles import Convert, plan_colour
@@ -48,14 +49,16 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     Raises:
         InputError: the pixels are of a kind we refuse. Damage raises whatever Pillow raises.
     """
-    colour = plan_colour(image.mode, image.info.get("icc_profile"))
-    raw, depth = _raw_mode(image), depth_of(image)
+    raw, depth, most_of_ppm = _raw_mode(image), depth_of(image), _most_of_ppm(image)
+    icc = image.info.get("icc_profile")
+    if not icc and image.format == "PNG":
+        icc = profile_of_png(image.info, grey=image.mode in ("1", "L", "LA", "I;16") or raw == "LA;16B")
+    colour = plan_colour("LA" if raw == "LA;16B" else image.mode, icc, deep=depth == 16)
     warnings = [*colour.warnings, *_refuse_or_warn(image, raw, depth)]
     if is_deep := _is_deep_colour(image):
         _set_raw_mode(image, _first_pass(raw))
     image.load()
-    # All that the image knows is asked before the pixels are unpacked: then it may be closed to free its
-    # memory.
+    # All that the image knows is asked first: once unpacked, it may be closed to free its memory.
     orientation, (tags, tag_warnings) = orientation_to_undo(image), tags_of(image)
     plain = Picture(
         pixels=np.empty((0, 0, 1), dtype=np.uint8),
@@ -68,8 +71,8 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     )
     if is_deep:
         samples = _deep_colour(image, raw, reopen)
-    elif depth == 16 and image.format == "PPM" and image.mode == "RGB":
-        samples = _deep_ppm(image, reopen)
+    elif most_of_ppm > 255:
+        samples = _deep_ppm(image, most_of_ppm, reopen)
     elif depth == 16:
         samples = _deep_grey(image, raw)
     else:
@@ -80,15 +83,36 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     return replace(plain, pixels=pixels, alpha=alpha, tags=tags.upright(orientation, width, height))
 
 
+def picture_from_image(image: Image.Image) -> Picture:
+    """Return the picture that a Pillow image in memory shows, with its profile; it is not turned upright.
+
+    Raises:
+        InputError: its samples are floating-point numbers.
+    """
+    colour = plan_colour(image.mode, image.info.get("icc_profile"))
+    if image.mode == "F":
+        raise InputError("its samples are floating-point numbers; convert it to 16 bits first")
+    image.load()
+    is_deep = image.mode.startswith("I")
+    samples = _deep_grey(image, "") if is_deep else _shallow(image, colour.convert)
+    return Picture(
+        pixels=samples.pixels,
+        alpha=samples.alpha,
+        depth=16 if is_deep else 8,
+        icc=colour.icc,
+        profile=colour.profile,
+        warnings=colour.warnings,
+    )
+
+
 def depth_of(image: ImageFile.ImageFile) -> int:
     """Return the bits per channel of the picture that `picture_of` makes of an opened image: 8 or 16."""
-    is_deep = _is_deep_colour(image) or _is_deep_ppm(image) or image.mode.startswith(("I", "F"))
+    is_deep = _is_deep_colour(image) or _most_of_ppm(image) > 255 or image.mode.startswith(("I", "F"))
     return 16 if is_deep else 8
 
 
-def _shallow(image: ImageFile.ImageFile, convert: Convert) -> _Samples:
-    """Unpack 8 bits per channel. The planned conversion (palette, CMYK, premultiplied alpha) runs band by
-    band."""
+def _shallow(image: Image.Image, convert: Convert) -> _Samples:
+    """Unpack 8 bits per channel, converting (palette, CMYK, premultiplied alpha) band by band."""
     width, height = image.size
     first = np.asarray(convert(image.crop((0, 0, 1, 1))))
     channels = first.shape[2] if first.ndim == 3 else 1
@@ -104,8 +128,7 @@ def _shallow(image: ImageFile.ImageFile, convert: Convert) -> _Samples:
 
 
 def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[str]:
-    """Return a warning where Pillow can give less than the file holds; refuse where it would give
-    nonsense."""
+    """Warn where Pillow gives less than the file holds; refuse where it would give nonsense."""
     if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in _tiff_tag(image, _SAMPLE_FORMAT))):
         raise InputError(
             "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
@@ -113,12 +136,13 @@ def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[st
         )
     if _is_planar(image) and image.mode in ("LA", "La"):
         raise InputError("its grey and its transparency lie apart in the file, which is not supported")
-    if depth == 8 and (16 in _tiff_tag(image, _BITS_PER_SAMPLE) or ";16" in raw and image.format == "PNG"):
+    is_deep_file = 16 in _tiff_tag(image, _BITS_PER_SAMPLE) or _DEEP_COLOUR.fullmatch(raw) is not None
+    if depth == 8 and is_deep_file:
         return ["of its 16 bits per channel only 8 could be read"]
     return []
 
 
-def _deep_grey(image: ImageFile.ImageFile, raw: str) -> _Samples:
+def _deep_grey(image: Image.Image, raw: str) -> _Samples:
     """Unpack grey of more than 8 bits into 16: 12 bits are stretched, of 32 the upper half is kept."""
     width, height = image.size
     pixels = np.empty((height, width, 1), dtype=np.uint16)
@@ -128,6 +152,8 @@ def _deep_grey(image: ImageFile.ImageFile, raw: str) -> _Samples:
             band = (band << 4) | (band >> 8)
         elif image.mode == "I" and image.format == "TIFF":
             band = band.view(np.uint32) >> 16
+        elif image.mode == "I":
+            band = np.clip(band, 0, 65535)
         pixels[rows, :, 0] = band
     if image.format == "TIFF" and image.mode != "I" and 0 in _tiff_tag(image, _PHOTOMETRIC):
         # Pillow turns white-is-zero round for 8 bits, and forgets to for 16.
@@ -186,23 +212,23 @@ def _deep_grey_with_alpha(image: ImageFile.ImageFile) -> _Samples:
     return _Samples(pixels, alpha)
 
 
-def _is_deep_ppm(image: ImageFile.ImageFile) -> bool:
-    """Tell a binary colour PPM of more than 8 bits; its largest value stands where others name their unpacking."""
-    tile = image.tile[0] if image.tile and image.format == "PPM" else None
-    return tile is not None and tile.codec_name == "ppm" and image.mode == "RGB" and tile.args[1] > 255
+def _most_of_ppm(image: ImageFile.ImageFile) -> int:
+    """Return the largest value of a binary colour PPM (Pillow's second argument), 0 for all else."""
+    tile = image.tile[0] if image.tile and image.format == "PPM" and image.mode == "RGB" else None
+    if tile is None or tile.codec_name != "ppm" or not isinstance(tile.args, tuple):
+        return 0
+    return int(tile.args[1])
 
 
-def _deep_ppm(image: ImageFile.ImageFile, reopen: Reopen) -> _Samples:
-    """Read the rows of a 16-bit PPM, which Pillow would reduce to 8 bits: they lie plainly behind the header."""
+def _deep_ppm(image: ImageFile.ImageFile, most: int, reopen: Reopen) -> _Samples:
+    """Read a 16-bit PPM, which Pillow would reduce to 8 bits: its rows lie plainly behind the header."""
     width, height = image.size
     image.close()
     with reopen() as again:
         assert again.fp is not None  # it was opened just now
-        tile = again.tile[0]
-        again.fp.seek(tile.offset)
+        again.fp.seek(again.tile[0].offset)
         content = again.fp.read(height * width * 6)
     values = np.frombuffer(content, dtype=">u2").reshape(height, width, 3)
-    most = tile.args[1]
     pixels = np.empty(values.shape, dtype=np.uint16)
     for rows in _bands(width, height):
         pixels[rows] = (values[rows].astype(np.uint32) * 65535 + most // 2) // most
@@ -224,8 +250,7 @@ def _divide_by_alpha(pixels: Pixels, alpha: Pixels) -> None:
 
 
 def _turned(array: NDArray[np.generic], orientation: int) -> Pixels:
-    """Return the picture upright, given the EXIF orientation (EXIF 2.32, table 6) in which it lies in the
-    file."""
+    """Turn upright what lies in EXIF orientation 1 to 8 (EXIF 2.32, table 6)."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -242,16 +267,14 @@ def _bands(width: int, height: int) -> Iterator[slice]:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return how the file's bytes are unpacked, in Pillow's words (`RGB;16B`), or '' where the plugin does
-    not say."""
+    """Return how the file's bytes are unpacked, in Pillow's words (`RGB;16B`); '' where it does not say."""
     arguments = image.tile[0].args if image.tile else None
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def _is_planar(image: ImageFile.ImageFile) -> bool:
-    """Tell a compressed TIFF whose channels lie apart: there, Pillow unpacks high bytes whatever it is
-    told."""
+    """Tell a compressed TIFF whose channels lie apart: there, Pillow knows high bytes only."""
     compressed = bool(image.tile) and image.tile[0].codec_name == "libtiff"
     return compressed and 2 in _tiff_tag(image, _PLANAR_CONFIGURATION)
 
