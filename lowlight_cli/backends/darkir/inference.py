@@ -17,7 +17,7 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,6 @@ from lowlight_cli.backends.darkir.blocks import (
     simple_gate,
 )
 from lowlight_cli.device import reuse_large_buffers
-
-if TYPE_CHECKING:
-    from lowlight_cli.backends.darkir.network import DarkIR
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -315,6 +312,23 @@ def _folded_stage(stage: nn.Module, dtype: torch.dtype) -> nn.ModuleList:
     return nn.ModuleList(folded)
 
 
+class Unfolded(Protocol):
+    """The parts of a DarkIR as trained, by their published names."""
+
+    intro: nn.Conv2d
+    encoders: nn.ModuleList
+    downs: nn.ModuleList
+    middle_blks_enc: Stage
+    middle_blks_dec: Stage
+    ups: nn.ModuleList
+    csf_blocks: nn.ModuleList
+    decoders: nn.ModuleList
+    ending: nn.Conv2d
+    side_out: nn.Conv2d
+    img_channel: int
+    multiple_of: int
+
+
 class FoldedDarkIR(_Folded):
     """A DarkIR ready for pictures: same numbers as the network it was folded from, several times sooner."""
 
@@ -325,7 +339,7 @@ class FoldedDarkIR(_Folded):
     side_weight: Tensor
     side_bias: Tensor
 
-    def __init__(self, network: "DarkIR", dtype: torch.dtype) -> None:
+    def __init__(self, network: Unfolded, dtype: torch.dtype) -> None:
         super().__init__(dtype)
         for name, conv in (("intro", network.intro), ("ending", network.ending), ("side", network.side_out)):
             self.keep(f"{name}_weight", conv.weight)
@@ -382,7 +396,7 @@ class FoldedDarkIR(_Folded):
         return x
 
 
-def fold(network: "DarkIR", *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
+def fold(network: Unfolded, *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
     """Fold a trained network for inference in float32 or bfloat16 (the spectrum stays in float32 either way)."""
     reuse_large_buffers()
     return FoldedDarkIR(network, dtype).eval()
