@@ -220,7 +220,7 @@ def load_enhancer(
         held, backend, known = read_weights(weights), None, {}
     else:
         entry = find_entry(read_manifest(), model)
-        path = cache.fetch(entry, offline=offline, progress=on_download)
+        path = cache.fetch(entry, offline=offline, progress=on_download, notice=logger.warning)
         # Only the digest of the very bytes that are loaded protects.
         held, backend, known = read_weights(path, sha256=cache.known_digest(entry)), entry.backend, dict(entry.network)
     name = backend or _backend_of(held)
