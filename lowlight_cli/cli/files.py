@@ -1,0 +1,102 @@
+"""What all commands over files share: reading the inputs, telling the plan, reporting the results."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from lowlight_cli.console import Show
+from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.paths import Plan, read_file_list
+from lowlight_cli.results import FileResult, blank_result
+
+if TYPE_CHECKING:
+    from lowlight_cli.enhancer import Enhancer
+
+
+def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separated: bool) -> list[str | Path]:
+    """Return the inputs of the command line and of `--files-from`; raises SettingsError."""
+    named: list[str | Path] = list(inputs or [])
+    if files_from is not None:
+        source = sys.stdin.buffer if files_from == "-" else Path(files_from)
+        named += read_file_list(source, null_separated=null_separated)
+    elif null_separated:
+        raise SettingsError("-0 belongs to --files-from")
+    return named
+
+
+def tell_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what `--dry-run` is asked for: a line or an object per job."""
+    results = [blank_result(job, "planned") for job in plan.jobs]
+    results += [blank_result(job, "skipped") for job in plan.skipped]
+    for result in results:
+        if as_json:
+            typer.echo(json.dumps(result.as_json()))
+        else:
+            note = "  (exists: skipped)" if result.status == "skipped" else ""
+            typer.echo(f"{result.input} -> {result.output}{note}")
+
+
+def describe(enhancer: "Enhancer") -> str:
+    """Say which model runs where, in one line."""
+    from lowlight_cli.device import describe_device
+
+    return f"{enhancer.model} on {describe_device(enhancer.device)}, {enhancer.precision}"
+
+
+class Report:
+    """Draws results as they come, counts them, and ends with a summary and the exit code."""
+
+    def __init__(self, plan: Plan, show: Show, *, as_json: bool) -> None:
+        self._plan, self._show, self._as_json = plan, show, as_json
+        self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
+        self._failures: list[str] = []
+
+    def follow(self, results: Iterable[FileResult]) -> None:
+        """Take every result; the summary is told even when an interrupt ends them."""
+        try:
+            for result in results:
+                self._take(result)
+        except KeyboardInterrupt:
+            self._summarise()
+            raise
+
+    def close(self) -> None:
+        """Name what was skipped and what failed; raise typer.Exit(1) if anything failed."""
+        if self._as_json:
+            for job in self._plan.skipped:
+                typer.echo(json.dumps(blank_result(job, "skipped").as_json()))
+        self._summarise()
+        if self._counts["failed"]:
+            raise typer.Exit(LowlightError.exit_code)
+
+    def _take(self, result: FileResult) -> None:
+        self._counts[result.status] += 1
+        if self._as_json:
+            typer.echo(json.dumps(result.as_json()))
+        if result.error:
+            self._show.tell(f"{result.input}: {result.error.message}")
+        for warning in result.warnings:
+            self._show.say(f"{result.input}: {warning}")
+        self._show.advance(result.input)
+
+    def _summarise(self) -> None:
+        if self._plan.own_results:
+            self._show.say(f"{len(self._plan.own_results)} left out: results of other inputs")
+        for folder in self._plan.unreadable:
+            self._show.tell(f"{folder}: the folder cannot be read")
+        counts = self._counts
+        parts = [f"{counts['done']} done"] if counts["done"] else []
+        if counts["skipped"]:
+            parts.append(f"{counts['skipped']} skipped, already there (--overwrite does them again)")
+        if counts["failed"]:
+            parts.append(f"{counts['failed']} failed")
+        said = ", ".join(parts) or "nothing done"
+        if counts["failed"]:
+            self._show.tell(said)
+        else:
+            self._show.say(said)
