@@ -27,7 +27,7 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.paths import Job
-from lowlight_cli.results import Failure, FileResult, blank_result, name_of
+from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
 from lowlight_cli.settings import Encoding, Tone
 
 # Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
@@ -105,7 +105,7 @@ class _Line:
                 self._read_ahead(waiting, held=loaded.pixels)
                 done = self._start(job, loaded)
             except LowlightError as error:
-                done = _failed(blank_result(job, "failed"), error)
+                done = failed_result(blank_result(job, "failed"), error)
             done = replace(done, seconds=round(time.perf_counter() - started, 3))
             if done.status == "failed":
                 yield from self._written(everything=True)
@@ -155,7 +155,7 @@ class _Line:
                     self._on_tile(index + 1, animation.frames)
                 yield replace(frame, picture=enhanced.picture)
 
-        target = _make_folder(job.output) if job.output is not None else sys.stdout.buffer
+        target = make_folder(job.output) if job.output is not None else sys.stdout.buffer
         return write_frames(
             frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
         )
@@ -166,11 +166,7 @@ class _Line:
             try:
                 yield replace(described, warnings=(*described.warnings, *write.result()))
             except LowlightError as error:
-                yield _failed(described, error)
-
-
-def _failed(result: FileResult, error: LowlightError) -> FileResult:
-    return replace(result, status="failed", error=Failure(error.code, str(error)))
+                yield failed_result(described, error)
 
 
 def _load(job: Job, pixel_budget: int | None) -> _Loaded:
@@ -188,7 +184,7 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
         warnings = write_picture(result, sys.stdout.buffer, encoding=batch.encoding)
         sys.stdout.buffer.flush()
         return warnings
-    warnings = write_picture(result, _make_folder(job.output), encoding=batch.encoding, overwrite=batch.overwrite)
+    warnings = write_picture(result, make_folder(job.output), encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
         write_picture(compared(original, result), path, encoding=batch.encoding, overwrite=batch.overwrite)
     if batch.preserve_times and job.input is not None:
@@ -196,7 +192,8 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
     return warnings
 
 
-def _make_folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
+    """Make the folder that `path` lies in, return `path`; raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

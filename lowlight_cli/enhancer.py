@@ -91,7 +91,7 @@ class Enhancer:
         Raises ResourceError when memory runs out at the smallest tile and NumericsError when the result is not
         finite in fp32 either.
         """
-        source = _PictureSource(picture)
+        source = PictureSource(picture)
         run = _Run(self, source, on_tile=on_tile)
         canvas = Canvas(picture)
         for band in run.bands(tone):
@@ -121,7 +121,7 @@ class _Previewed(Source, Protocol):
         """Return the whole as `(1, 3, h, w)`, area-averaged so that the long side is at most `side` pixels."""
 
 
-class _PictureSource:
+class PictureSource:
     """A picture's own integers, as floats part by part."""
 
     def __init__(self, picture: Picture) -> None:
@@ -129,9 +129,11 @@ class _PictureSource:
         self.height, self.width = picture.height, picture.width
 
     def read(self, rows: slice, columns: slice) -> Tensor:
+        """Return the part `(1, 3, h, w)` as sRGB floats."""
         return torch.from_numpy(self._picture.srgb(rows, columns))[None]
 
     def preview(self, side: int) -> Tensor:
+        """Return the whole, area-averaged so that its long side is at most `side` pixels."""
         return torch.from_numpy(self._picture.preview(side))[None]
 
 

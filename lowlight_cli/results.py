@@ -1,9 +1,10 @@
 """What becomes of files, as data: for `--json`, for reports, and for a plan that is only told. No torch here."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from lowlight_cli.errors import LowlightError
 from lowlight_cli.paths import Job
 
 SCHEMA = 1
@@ -49,3 +50,8 @@ def blank_result(job: Job, status: Status) -> FileResult:
 def name_of(path: Path | None) -> str:
     """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
     return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def failed_result(result: FileResult, error: LowlightError) -> FileResult:
+    """Return `result` as failed for the reason that `error` tells."""
+    return replace(result, status="failed", error=Failure(error.code, str(error)))

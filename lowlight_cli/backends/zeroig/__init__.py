@@ -1,0 +1,1 @@
+"""ZERO-IG: three tiny networks fitted to the one photo."""

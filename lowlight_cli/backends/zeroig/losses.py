@@ -21,7 +21,27 @@ TINY = 1e-9
 MIDDLE_GREY = 0.5  # the mean brightness a picture is lifted to
 _GREY = (0.144, 0.587, 0.299)  # over R, G, B in this order, as the authors wrote it
 _YCBCR = ((0.257, -0.148, 0.439), (0.564, -0.291, -0.368), (0.098, 0.439, -0.071))
-_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2))
+_NEIGHBOURS = (
+    (0, 1),
+    (1, 0),
+    (1, 1),
+    (1, -1),
+    (0, 2),
+    (2, 0),
+    (2, 1),
+    (2, -1),
+    (1, 2),
+    (1, -2),
+    (2, 2),
+    (2, -2),
+)
+
+
+class Cleaned(NamedTuple):
+    """What the first denoiser makes of N pictures."""
+
+    clean: Tensor  # L2: x without its predicted noise, (N, 3, H, W)
+    clean_halves: Tensor  # P1, P2: the halves of x without theirs, (2N, 3, H/2, W/2)
 
 
 class Passes(NamedTuple):
@@ -63,13 +83,41 @@ def total(terms: Terms) -> Tensor:
     return torch.stack(terms).sum()
 
 
+def add_gradients(network: ZeroIG, image: Tensor) -> Terms:
+    """Add the gradients of `zero_shot_loss` to those of the network, and return its terms.
+
+    Only the second term reaches the first denoiser. Its gradients are taken first, which frees the denoiser's
+    activations before the other networks make theirs.
+    """
+    cleaned = clean_pass(network, image)
+    denoising = _first_denoising(image, cleaned)
+    denoising.backward()  # type: ignore[no-untyped-call]
+    passes = bright_passes(network, image, Cleaned(cleaned.clean.detach(), cleaned.clean_halves.detach()))
+    terms = zero_shot_terms(passes)
+    total(terms).backward()  # type: ignore[no-untyped-call]
+    return terms
+
+
 def training_passes(network: ZeroIG, image: Tensor) -> Passes:
     """Run all networks as training needs them: on the picture and on its two halves."""
+    return bright_passes(network, image, clean_pass(network, image))
+
+
+def clean_pass(network: ZeroIG, image: Tensor) -> Cleaned:
+    """Run the first denoiser on pictures `(N, 3, H, W)` and on their halves."""
     lifted = image + EPS
     lifted_halves = halves(lifted)
-    clean = (lifted - network.denoise_1(lifted)).clamp(EPS, 1.0)
-    clean_halves = lifted_halves - network.denoise_1(lifted_halves)
-    light = network.enhance(clean.detach())
+    return Cleaned(
+        clean=(lifted - network.denoise_1(lifted)).clamp(EPS, 1.0),
+        clean_halves=lifted_halves - network.denoise_1(lifted_halves),
+    )
+
+
+def bright_passes(network: ZeroIG, image: Tensor, cleaned: Cleaned) -> Passes:
+    """Run the other two networks on what the first denoiser made."""
+    lifted = image + EPS
+    lifted_halves = halves(lifted)
+    light = network.enhance(cleaned.clean.detach())
     enhanced = (lifted / light).clamp(EPS, 1.0)
     light_halves = halves(light)
     enhanced_halves = torch.cat(((lifted_halves / light_halves).clamp(EPS, 1.0), light_halves), dim=1)
@@ -77,8 +125,8 @@ def training_passes(network: ZeroIG, image: Tensor) -> Passes:
     denoised = _without_noise(network, torch.cat((enhanced, light), dim=1))
     return Passes(
         image=image,
-        clean=clean,
-        clean_halves=clean_halves,
+        clean=cleaned.clean,
+        clean_halves=cleaned.clean_halves,
         light=light,
         enhanced=enhanced,
         enhanced_halves=enhanced_halves,
@@ -90,13 +138,14 @@ def training_passes(network: ZeroIG, image: Tensor) -> Passes:
 
 def _without_noise(network: ZeroIG, both: Tensor) -> Tensor:
     # The gradient flows through the network's argument, not through the minuend.
-    return (both.detach() - network.denoise_2(both)).clamp(EPS, 1.0)
+    noise: Tensor = network.denoise_2(both)
+    return (both.detach() - noise).clamp(EPS, 1.0)
 
 
-def zero_shot_terms(passes: Passes, *, exposure: Tensor | None = None) -> Terms:
-    """Return the seven terms. `exposure` replaces the brightening factors, `(N, 1, 1, 1)`, of `exposure_factor`."""
+def zero_shot_terms(passes: Passes) -> Terms:
+    """Return the seven terms by name."""
     return Terms(
-        enhancement=enhancement(passes, exposure),
+        enhancement=enhancement(passes),
         first_denoising=first_denoising(passes),
         second_denoising=second_denoising(passes),
         colour=colour(passes),
@@ -106,18 +155,13 @@ def zero_shot_terms(passes: Passes, *, exposure: Tensor | None = None) -> Terms:
     )
 
 
-def exposure_factor(clean: Tensor) -> Tensor:
-    """Return how many times brighter each picture should be, in [1, 25]: `(N, 3, H, W)` to `(N, 1, 1, 1)`."""
-    return (MIDDLE_GREY / (grey(clean).mean(dim=(1, 2, 3), keepdim=True) + TINY)).clamp(1.0, 25.0)
+def enhancement(passes: Passes) -> Tensor:
+    """Term 1: the illumination map is smooth, near its target, and lifts the cleaned picture to middle grey.
 
-
-def enhancement(passes: Passes, exposure: Tensor | None = None) -> Tensor:
-    """Term 1: the illumination map follows the cleaned picture's brightness, is smooth, and lifts it to its target.
-
-    The target illumination is (a L)^a 0.7^-a / a for the factor a that brings the picture to middle grey.
+    The factor a, in [1, 25], brings a picture's mean to middle grey; the map's target is (a L)^a 0.7^-a / a.
     """
     clean, light = passes.clean.detach(), passes.light
-    factor = exposure_factor(clean) if exposure is None else exposure
+    factor = (MIDDLE_GREY / (grey(clean).mean(dim=(1, 2, 3), keepdim=True) + TINY)).clamp(1.0, 25.0)
     lifted = factor * clean
     # In fp32 the power may overflow to infinity; the clamp takes that as the bright end it is.
     target = (lifted**factor * 0.7**-factor / factor).clamp(TINY, 1.0)
@@ -131,11 +175,12 @@ def enhancement(passes: Passes, exposure: Tensor | None = None) -> Tensor:
 
 def first_denoising(passes: Passes) -> Tensor:
     """Term 2: one half of the picture, cleaned, equals the other half, and equals the half of the cleaned picture."""
-    noisy = halves(passes.image + TINY)
-    return 2000 * (
-        F.mse_loss(noisy, _other(passes.clean_halves))
-        + F.mse_loss(passes.clean_halves, halves(passes.clean))
-    )
+    return _first_denoising(passes.image, Cleaned(passes.clean, passes.clean_halves))
+
+
+def _first_denoising(image: Tensor, cleaned: Cleaned) -> Tensor:
+    clean, clean_halves = cleaned
+    return 2000 * (F.mse_loss(halves(image + TINY), _other(clean_halves)) + F.mse_loss(clean_halves, halves(clean)))
 
 
 def second_denoising(passes: Passes) -> Tensor:
@@ -163,7 +208,7 @@ def texture(passes: Passes) -> Tensor:
     result_halves = halves(passes.denoised)
     first, second = result_halves.chunk(2)
     mask = texture_mask(first, second)
-    # Where there is texture both are drawn to the first half, as the authors do; only there may gradients cancel.
+    # Where there is texture both halves are drawn to the first one, as in the authors' code.
     kept = mask * first
     flat = (1 - mask).repeat(2, 1, 1, 1) * _box_mean_reflect(result_halves)
     return 20000 * F.mse_loss(result_halves, flat + kept.repeat(2, 1, 1, 1))
@@ -293,5 +338,5 @@ def blur_kernel(like: Tensor) -> Tensor:
     """
     reach = 1 + 3 / 21 / 2
     edges = torch.linspace(-reach, reach, 22, dtype=torch.float64)
-    weights = torch.special.ndtr(edges).diff().sqrt()
+    weights: Tensor = torch.special.ndtr(edges).diff().sqrt()
     return (weights / weights.sum()).to(like)

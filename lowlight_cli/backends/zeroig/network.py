@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lowlight_cli.backends.zeroig import fused
 from lowlight_cli.errors import WeightsError
+from lowlight_cli.weights_file import load_strict
 
 EPS = 1e-4
 HALO = 9  # 2 (denoise_1) + 5 (enhance) + 2 (denoise_2) pixels: nothing reaches further
 _REPEATED = "enhance.blocks."
+_DenoiserLayers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _may_fuse(image: Tensor) -> bool:
+    # Without gradients the plain layers keep nothing anyway; on a GPU strips would only be many small launches.
+    return torch.is_grad_enabled() and image.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class Denoiser(nn.Module):
@@ -30,8 +38,10 @@ class Denoiser(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the noise, in the shape of `image`."""
-        hidden = F.leaky_relu_(self.conv1(image), 0.2)
-        hidden = F.leaky_relu_(self.conv2(hidden), 0.2)
+        if _may_fuse(image):
+            return fused.denoiser(image, cast(_DenoiserLayers, tuple(self.parameters())))
+        hidden = F.leaky_relu_(self.conv1(image), fused.SLOPE)
+        hidden = F.leaky_relu_(self.conv2(hidden), fused.SLOPE)
         return cast(Tensor, self.conv3(hidden))
 
 
@@ -58,8 +68,21 @@ class Illuminator(nn.Module):
         """Return the illumination map, `(N, 3, H, W)` in [EPS, 1]."""
         hidden = F.relu_(self.in_conv(image))
         for _ in range(3):
-            hidden = hidden + F.relu_(self.conv(hidden))
+            hidden = self._residual(hidden)
         return torch.sigmoid(self.out_conv(hidden)).clamp(EPS, 1.0)
+
+    def _residual(self, hidden: Tensor) -> Tensor:
+        convolution, norm = cast(nn.Conv2d, self.conv[0]), cast(nn.BatchNorm2d, self.conv[1])
+        if not (norm.training and _may_fuse(hidden)):
+            return hidden + F.relu_(self.conv(hidden))
+        running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        cast(Tensor, norm.num_batches_tracked).add_(1)
+        return fused.residual_block(
+            hidden,
+            (convolution.weight, cast(Tensor, convolution.bias)),
+            (norm.weight, norm.bias),
+            fused.Normalisation(running_mean, running_var, cast(float, norm.momentum), norm.eps),
+        )
 
 
 class Enhanced(NamedTuple):
@@ -93,41 +116,30 @@ class ZeroIG(nn.Module):
         return Enhanced(enhanced, denoised)
 
 
-def load_network(state_dict: Mapping[str, Tensor]) -> ZeroIG:
-    """Build the network a state dict was saved from, its widths read from the shapes; in its dtype,
-    eval mode, channels-last.
+def load_network(tensors: Mapping[str, Tensor]) -> ZeroIG:
+    """Build the network that a state dict was saved from: widths read off the shapes, in its dtype, eval mode.
 
     Published files repeat the shared block as `enhance.blocks.0..2.*`; equal copies are accepted, others refused.
-    Raises WeightsError, naming two of the keys that do not fit.
+
+    Raises:
+        WeightsError: names or shapes do not fit; two of each are named.
     """
-    state = {key: value for key, value in state_dict.items() if not key.startswith(_REPEATED)}
-    _refuse_other_copies(state_dict, state)
-    widths = {name: _width(state, name) for name in ("denoise_1", "enhance", "denoise_2")}
-    network = ZeroIG(**widths).to(state["denoise_1.conv1.weight"].dtype)
-    wanted = network.state_dict()
-    absent = sorted(wanted.keys() - state.keys())
-    unknown = sorted(state.keys() - wanted.keys())
-    misshapen = sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)
-    if wrong := [*absent, *unknown, *misshapen]:
-        raise WeightsError(
-            f"These weights are not ZERO-IG's: {len(absent)} keys absent, {len(unknown)} unknown, "
-            f"{len(misshapen)} of another shape, such as {' and '.join(wrong[:2])}."
-        )
-    network.load_state_dict(state)
-    return network.eval().to(memory_format=torch.channels_last)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_REPEATED)}
+    for name in tensors.keys() - own.keys():
+        original = own.get("enhance.conv." + name.removeprefix(_REPEATED).partition(".")[2])
+        if original is None or not torch.equal(tensors[name], original):
+            raise WeightsError(f"the weights are not ZERO-IG's: {name} differs from the block it should repeat")
+    first = own.get("denoise_1.conv1.weight", torch.empty(()))
+    network = ZeroIG(
+        denoise_1=_width(own, "denoise_1.conv1.weight", usual=48),
+        enhance=_width(own, "enhance.in_conv.0.weight", usual=64),
+        denoise_2=_width(own, "denoise_2.conv1.weight", usual=48),
+    ).to(first.dtype if first.is_floating_point() else torch.float32)
+    load_strict(network, own, described_as="the file, read as ZERO-IG,")
+    return network.eval()
 
 
-def _width(state: Mapping[str, Tensor], name: str) -> int:
-    key = f"{name}.in_conv.0.weight" if name == "enhance" else f"{name}.conv1.weight"
-    weight = state.get(key)
-    if weight is None or weight.ndim != 4 or not 1 <= weight.shape[0] <= 1024:
-        other = next(iter(state), "nothing at all")
-        raise WeightsError(f"These weights are not ZERO-IG's: no usable {key}, but {other}.")
-    return weight.shape[0]
-
-
-def _refuse_other_copies(state_dict: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
-    for key in state_dict.keys() - kept.keys():
-        original = "enhance.conv." + key.removeprefix(_REPEATED).partition(".")[2]
-        if original not in kept or not torch.equal(state_dict[key], kept[original]):
-            raise WeightsError(f"These weights are not ZERO-IG's: {key} differs from the shared {original}.")
+def _width(tensors: Mapping[str, Tensor], name: str, *, usual: int) -> int:
+    # Where the tensor is absent or odd, the usual width lets `load_strict` tell what does not fit.
+    weight = tensors.get(name)
+    return usual if weight is None or weight.ndim != 4 else min(max(weight.shape[0], 1), 1024)

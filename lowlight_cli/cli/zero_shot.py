@@ -1,0 +1,188 @@
+"""`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from lowlight_cli.cli import options as opt
+from lowlight_cli.cli.files import Report, named_inputs, tell_plan
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.manifest import read_manifest
+from lowlight_cli.paths import Plan, Variant, plan_jobs
+from lowlight_cli.results import FileResult
+from lowlight_cli.settings import Compute, Encoding, Metadata, Tone
+from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
+
+if TYPE_CHECKING:
+    from lowlight_cli.weights_file import WeightsFile
+    from lowlight_cli.zero_shot.fit import Step
+
+_FIT, _KEEP = "Fit", "Keep"
+_PRESETS_HELP = (
+    f"fast: a prepared start, at most {FAST_STEPS} steps on crops; paper: {PAPER_STEPS} on the whole picture."
+)
+
+PresetOption = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, rich_help_panel=_FIT)]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Exactly this many optimiser steps.", show_default="the preset's", rich_help_panel=_FIT),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Learning rate.", show_default="the preset's", rich_help_panel=_FIT),
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes on a CPU.", rich_help_panel=_FIT)]
+Init = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Start from these ZERO-IG weights instead.", rich_help_panel=_FIT),
+]
+Shared = Annotated[
+    bool, typer.Option("--shared", help="One fit for all photos: a burst, frames, a shoot.", rich_help_panel=_FIT)
+]
+SaveOption = Annotated[
+    str, typer.Option("--save", help="denoised, enhanced (noise and all) or both.", rich_help_panel=_KEEP)
+]
+SaveWeights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Keep the fitted weights (safetensors).", rich_help_panel=_KEEP)
+]
+PreviewEvery = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Write a preview every N steps.", rich_help_panel=_KEEP)
+]
+PreviewFolder = Annotated[
+    Path | None, typer.Option("--preview-dir", metavar="DIR", help="Where previews go.", rich_help_panel=_KEEP)
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A JSON line per step with its terms; a curve beside it.", rich_help_panel=_KEEP),
+]
+OnInterruptOption = Annotated[
+    str,
+    typer.Option("--on-interrupt", help="discard, or save: keep the latest state as *.stepN.*", rich_help_panel=_KEEP),
+]
+WhiteBalance = Annotated[
+    bool, typer.Option("--white-balance", help="Then balance the colours (grey world).", rich_help_panel="Look")
+]
+Contrast = Annotated[bool, typer.Option("--contrast", help="Then stretch the contrast gently.", rich_help_panel="Look")]
+
+
+def zero_shot(
+    inputs: opt.Inputs = None,
+    preset: PresetOption = ZeroShot.preset,
+    epochs: Epochs = ZeroShot.epochs,
+    lr: LearningRate = ZeroShot.lr,
+    seed: Seed = ZeroShot.seed,
+    init: Init = None,
+    shared: Shared = False,
+    save: SaveOption = Keep.save,
+    save_weights: SaveWeights = None,
+    preview_every: PreviewEvery = Keep.preview_every,
+    preview_dir: PreviewFolder = None,
+    log: Log = None,
+    on_interrupt: OnInterruptOption = Keep.on_interrupt,
+    output: opt.Output = None,
+    suffix: opt.Suffix = None,
+    format: opt.Format = None,
+    quality: opt.Quality = None,
+    metadata: opt.MetadataOption = Encoding.metadata,
+    overwrite: opt.Overwrite = False,
+    compare: opt.Compare = False,
+    preserve_times: opt.PreserveTimes = False,
+    offline: opt.Offline = False,
+    strength: opt.Strength = Tone.strength,
+    exposure: opt.Exposure = Tone.exposure,
+    protect_highlights: opt.ProtectHighlights = Tone.protect_highlights,
+    denoise: opt.Denoise = None,
+    white_balance: WhiteBalance = False,
+    contrast: Contrast = False,
+    device: opt.Device = Compute.device,
+    tile: opt.Tile = "auto",
+    overlap: opt.Overlap = Compute.tiling.overlap,
+    max_megapixels: opt.MaxPixels = None,
+    recursive: opt.Recursive = False,
+    files_from: opt.FilesFrom = None,
+    null_separated: opt.NullSeparated = False,
+    dry_run: opt.DryRun = False,
+    fail_fast: opt.FailFast = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Fit three tiny networks to each photo, without training data, and make it bright and clean.
+
+    [bold]lowlight zero-shot night.png[/bold]                     writes night_lowlight.png
+    [bold]lowlight zero-shot night.png --preset paper[/bold]      the published method, step for step
+    """
+    settings = ZeroShot(cast(Preset, opt.one_of(preset, get_args(Preset), "--preset")), epochs, lr, seed)
+    keep = Keep(
+        cast(Save, opt.one_of(save, get_args(Save), "--save")),
+        save_weights,
+        log,
+        preview_every,
+        preview_dir,
+        cast(OnInterrupt, opt.one_of(on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
+        white_balance,
+        contrast,
+    )
+    encoding = Encoding(format, quality, cast(Metadata, opt.one_of(metadata, get_args(Metadata), "--metadata")))
+    tone, compute = (
+        Tone(strength, exposure, protect_highlights, denoise),
+        Compute(device, "fp32", opt.read_tiling(tile, overlap)),
+    )
+    variants: list[Variant] = ["enhanced"] if save == "both" else []
+    plan = plan_jobs(
+        named_inputs(inputs, files_from, null_separated=null_separated),
+        output=output,
+        recursive=recursive,
+        suffix=suffix,
+        format=format,
+        model="zeroig",
+        variants=[*variants, "compare"] if compare else variants,
+        overwrite=overwrite,
+    )
+    _refuse_unclear(plan, keep, shared=shared)
+    if dry_run:
+        tell_plan(plan, as_json=as_json)
+        return
+    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), quiet=quiet) as show:
+        report = Report(plan, show, as_json=as_json)
+        if plan.jobs:
+            from lowlight_cli.batch import Batch
+            from lowlight_cli.zero_shot.files import ZeroShotFiles
+
+            budget = None if max_megapixels is None else round(max_megapixels * 1e6)
+            batch: Batch = Batch(tone, encoding, overwrite, preserve_times, fail_fast, threads=1, pixel_budget=budget)
+            initial = None if init is None else _read_initial(init, show, offline=offline)
+            files = ZeroShotFiles(settings, batch=batch, keep=keep, compute=compute, initial=initial)
+            report.follow(_results(files.run(plan.jobs, shared=shared), show))
+        report.close()
+
+
+def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool) -> None:
+    several = len(plan.jobs) + len(plan.skipped) > 1
+    if several and not shared and (keep.weights or keep.log):
+        raise SettingsError("--save-weights and --log take one photo, or several with --shared")
+    if any(job.input is None or job.output is None for job in plan.jobs):
+        raise SettingsError("zero-shot reads and writes files, not - streams")
+
+
+def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
+    from lowlight_cli import cache
+    from lowlight_cli.weights_file import read_weights
+
+    entry = read_manifest().get(init)
+    if entry is None:
+        return read_weights(Path(init))
+    path = cache.fetch(entry, offline=offline, progress=show.step)
+    return read_weights(path, sha256=cache.known_digest(entry))
+
+
+def _results(events: "Iterable[Step | FileResult]", show: Show) -> Iterator[FileResult]:
+    """Draw the steps, pass the results on."""
+    for event in events:
+        if isinstance(event, FileResult):
+            yield event
+        else:
+            show.step(event.step, event.steps)

@@ -1,0 +1,8 @@
+"""Zero-shot: ZERO-IG fitted to the photos themselves. No torch here, because the command line reads `settings`.
+
+- `settings`: what a caller may choose.
+- `fit`: the fit itself, a generator of steps.
+- `files`: photos in, results, weights, previews and logs out.
+- `finish`: white balance and contrast, for those who ask.
+- `curve`: the loss over the steps, as a picture.
+"""

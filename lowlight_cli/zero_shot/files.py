@@ -1,0 +1,191 @@
+"""Fit photos that lie in files: results, weights, previews, logs; a photo that fails is a result, not the end."""
+
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lowlight_cli.atomic import preserve_times, write_atomically
+from lowlight_cli.backends.base import Backend
+from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
+from lowlight_cli.backends.zeroig.network import load_network
+from lowlight_cli.batch import Batch, compared, make_folder
+from lowlight_cli.enhancer import Enhancer, PictureSource
+from lowlight_cli.errors import InputError, LowlightError, OutputError
+from lowlight_cli.images import Picture, probe, read_picture, write_picture
+from lowlight_cli.paths import Job, variant_path
+from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
+from lowlight_cli.settings import Compute, Tone
+from lowlight_cli.weights_file import WeightsFile, write_weights
+from lowlight_cli.zero_shot.curve import draw_curve
+from lowlight_cli.zero_shot.finish import finished
+from lowlight_cli.zero_shot.fit import Fit, Step
+from lowlight_cli.zero_shot.settings import Keep, ZeroShot
+
+MODEL = "zeroig-fitted"
+
+
+class ZeroShotFiles:
+    """Fits and enhances jobs one after the other, or one fit for all of them."""
+
+    def __init__(
+        self,
+        settings: ZeroShot,
+        *,
+        batch: Batch,
+        keep: Keep,
+        compute: Compute,
+        initial: WeightsFile | None = None,
+    ) -> None:
+        self._settings, self._batch, self._keep, self._compute = settings, batch, keep, compute
+        self._initial = initial
+        self._lines: list[str] = []
+        self._losses: list[float] = []
+
+    def run(self, jobs: Sequence[Job], *, shared: bool = False) -> Iterator[Step | FileResult]:
+        """Yield a `Step` after each optimiser step and a `FileResult` for each job, in order.
+
+        With `shared`, one fit sees all photos in turn; they are all held in memory, as integers.
+        """
+        for group in [list(jobs)] if shared else [[job] for job in jobs]:
+            failed = False
+            for event in self._run_group(group):
+                yield event
+                failed = failed or (isinstance(event, FileResult) and event.status == "failed")
+            if failed and self._batch.fail_fast:
+                return
+
+    def _run_group(self, jobs: Sequence[Job]) -> Iterator[Step | FileResult]:
+        started = time.perf_counter()
+        photos: list[tuple[Job, Picture]] = []
+        for job in jobs:
+            try:
+                photos.append((job, self._read(job)))
+            except LowlightError as error:
+                yield failed_result(blank_result(job, "failed"), error)
+        if not photos:
+            return
+        try:
+            state = yield from self._fitted(photos)
+        except LowlightError as error:
+            yield from (failed_result(blank_result(job, "failed"), error) for job, _ in photos)
+            return
+        for job, photo in photos:
+            try:
+                result = self._write(job, photo, state)
+            except LowlightError as error:
+                result = failed_result(blank_result(job, "failed"), error)
+            yield replace(result, seconds=round(time.perf_counter() - started, 3))
+
+    def _read(self, job: Job) -> Picture:
+        if job.input is None:
+            raise InputError("zero-shot reads files, not standard input")
+        if probe(job.input, pixel_budget=self._batch.pixel_budget).frames > 1:
+            raise InputError("zero-shot fits still pictures, and this one has several frames")
+        return read_picture(job.input, pixel_budget=self._batch.pixel_budget)
+
+    def _fitted(self, photos: Sequence[tuple[Job, Picture]]) -> Generator[Step, None, dict[str, Tensor]]:
+        """Yield the steps; the generator's own result is the fitted state dict."""
+        device = self._enhancer({}, denoise=1).device
+        fit = Fit([PictureSource(photo) for _, photo in photos], self._settings, initial=self._initial, device=device)
+        number = 0
+        try:
+            for step in fit.run():
+                number = step.step
+                self._note(step, photos[0][0])
+                if self._keep.preview_every and number % self._keep.preview_every == 0:
+                    self._write_previews(photos, fit.state_dict(), number)
+                yield step
+        except (KeyboardInterrupt, GeneratorExit):
+            if self._keep.on_interrupt == "save" and number:
+                self._write_latest(photos, fit.state_dict(), number)
+            raise
+        state = fit.state_dict()
+        self._write_records(state)
+        return state
+
+    def _note(self, step: Step, job: Job) -> None:
+        if self._keep.log:
+            self._lines.append(json.dumps({"input": name_of(job.input), **step.as_json()}))
+            self._losses.append(step.loss)
+
+    def _write_records(self, state: Mapping[str, Tensor]) -> None:
+        if self._keep.weights:
+            described = {"backend": "zeroig", **{key: str(value) for key, value in vars(self._settings).items()}}
+            write_weights(self._keep.weights, state, described)
+        if self._keep.log:
+            write_atomically(self._keep.log, "".join(f"{line}\n" for line in self._lines).encode(), overwrite=True)
+            write_atomically(self._keep.log.with_suffix(".png"), draw_curve(self._losses), overwrite=True)
+
+    def _write(self, job: Job, photo: Picture, state: Mapping[str, Tensor]) -> FileResult:
+        if job.output is None:
+            raise OutputError("zero-shot writes files, not standard output")
+        save = self._keep.save
+        enhancer = self._enhancer(state, denoise=0 if save == "enhanced" else self._denoise)
+        result, tile = self._enhanced(enhancer, photo)
+        warnings = self._write_picture(result, job.output)
+        for path in job.variants:
+            is_comparison = path == variant_path(job.output, "compare")
+            other = compared(photo, result) if is_comparison else self._noisy(state, photo)
+            self._write_picture(other, path)
+        if self._batch.preserve_times and job.input is not None:
+            preserve_times(job.input, job.output)
+        return replace(
+            blank_result(job, "done"),
+            width=photo.width,
+            height=photo.height,
+            model=MODEL,
+            device=str(enhancer.device),
+            precision=enhancer.precision,
+            tile=tile,
+            warnings=(*photo.warnings, *warnings),
+        )
+
+    def _write_picture(self, picture: Picture, path: Path) -> tuple[str, ...]:
+        return write_picture(picture, make_folder(path), encoding=self._batch.encoding, overwrite=self._batch.overwrite)
+
+    def _write_latest(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
+        for job, photo in photos:
+            if job.output is not None:
+                path = job.output.with_name(f"{job.output.stem}.step{number}{job.output.suffix}")
+                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
+                write_picture(result, path, encoding=self._batch.encoding, overwrite=True)
+
+    def _write_previews(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
+        folder = self._keep.preview_folder
+        for job, photo in photos:
+            if folder is not None and job.output is not None:
+                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
+                self._write_preview(result, folder / f"{job.output.stem}.step{number}{job.output.suffix}")
+
+    def _write_preview(self, picture: Picture, path: Path) -> None:
+        write_picture(picture, make_folder(path), encoding=self._batch.encoding, overwrite=True)
+
+    def _noisy(self, state: Mapping[str, Tensor], photo: Picture) -> Picture:
+        return self._enhanced(self._enhancer(state, denoise=0), photo)[0]
+
+    def _enhanced(self, enhancer: Enhancer, photo: Picture) -> tuple[Picture, int]:
+        enhanced = enhancer.enhance(photo, tone=self._batch.tone)
+        keep = self._keep
+        if not (keep.white_balance or keep.contrast):
+            return enhanced.picture, enhanced.tile
+        done = finished(enhanced.picture, white_balance=keep.white_balance, contrast=keep.contrast)
+        return done, enhanced.tile
+
+    @property
+    def _denoise(self) -> float:
+        tone: Tone = self._batch.tone
+        return 1.0 if tone.denoise is None else tone.denoise
+
+    def _enhancer(self, state: Mapping[str, Tensor], *, denoise: float) -> Enhancer:
+        compute = self._compute
+
+        def load(dtype: torch.dtype) -> Backend:
+            return ZeroIGBackend(load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise)
+
+        enhancer = Enhancer(MODEL, load, compute)
+        return enhancer

@@ -1,0 +1,66 @@
+"""What a caller may choose about a zero-shot fit. Standard library only: the command line reads the defaults."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lowlight_cli.errors import SettingsError
+
+Preset = Literal["fast", "paper"]
+Save = Literal["denoised", "enhanced", "both"]
+OnInterrupt = Literal["discard", "save"]
+
+PAPER_STEPS, PAPER_RATE = 2000, 3e-4
+FAST_STEPS, FAST_RATE = 160, 3e-3
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """How photos are fitted. `epochs` is the exact number of optimiser steps; None leaves it to the preset.
+
+    `lr` of None is the preset's learning rate. The same seed gives the same bytes on a CPU.
+    """
+
+    preset: Preset = "fast"
+    epochs: int | None = None
+    lr: float | None = None
+    seed: int = 2
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise SettingsError("--epochs is at least 1")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise SettingsError("--lr lies between 0 and 1")
+
+    @property
+    def steps(self) -> int:
+        """The number of steps, or the most there can be when the preset may stop earlier."""
+        return self.epochs or (PAPER_STEPS if self.preset == "paper" else FAST_STEPS)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate to start with."""
+        return self.lr or (PAPER_RATE if self.preset == "paper" else FAST_RATE)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of a fit besides its picture.
+
+    `weights` is a file for the fitted weights, `log` one for a JSON line per step (a curve is drawn beside it);
+    every `preview_every` steps a preview goes to `preview_folder`. With `on_interrupt` "save" a fit that is
+    interrupted leaves its latest state as `<stem>.stepN<ext>`.
+    """
+
+    save: Save = "denoised"
+    weights: Path | None = None
+    log: Path | None = None
+    preview_every: int = 0
+    preview_folder: Path | None = None
+    on_interrupt: OnInterrupt = "discard"
+    white_balance: bool = False
+    contrast: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.preview_every > 0) != (self.preview_folder is not None):
+            raise SettingsError("--preview-every and --preview-dir belong together")

@@ -1,0 +1,337 @@
+"""Zero-shot fits: exact numbers of steps, the same bytes, sane results for odd photos, and files kept whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lowlight_cli.backends.zeroig.losses import zero_shot_loss
+from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
+from lowlight_cli.batch import Batch
+from lowlight_cli.errors import NumericsError, ResourceError, SettingsError, WeightsError
+from lowlight_cli.images import Picture
+from lowlight_cli.paths import plan_jobs
+from lowlight_cli.results import FileResult
+from lowlight_cli.settings import Compute, Encoding
+from lowlight_cli.tiling import TensorSource
+from lowlight_cli.tone import to_encoded, to_linear
+from lowlight_cli.weights_file import WeightsFile, read_weights
+from lowlight_cli.zero_shot.files import ZeroShotFiles
+from lowlight_cli.zero_shot.finish import finished
+from lowlight_cli.zero_shot.fit import INITIAL_WEIGHTS, Fit, Step, exposure_gain
+from lowlight_cli.zero_shot.settings import Keep, ZeroShot
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+NOTHING = Keep()
+
+
+def scene(height: int = 40, width: int = 44) -> Tensor:
+    """A well-lit picture of soft shapes, `(1, 3, height, width)`."""
+    rows = torch.linspace(0, 5, height)[:, None]
+    columns = torch.linspace(0, 7, width)[None]
+    planes = [0.5 + 0.4 * torch.sin(rows * (1 + index / 3)) * torch.cos(columns + index) for index in range(3)]
+    return torch.stack(planes)[None]
+
+
+def darkened(picture: Tensor, gain: float = 60.0) -> Tensor:
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1)) * 0.004
+    return ((to_encoded(to_linear(picture) / gain) + noise).clamp(0, 1) * 255).round() / 255
+
+
+def fitted(photo: Tensor, settings: ZeroShot, initial: WeightsFile | None = None) -> dict[str, Tensor]:
+    fit = Fit([TensorSource(photo)], settings, initial=initial)
+    for _ in fit.run():
+        pass
+    return fit.state_dict()
+
+
+def result_of(state: dict[str, Tensor], photo: Tensor) -> Tensor:
+    with torch.no_grad():
+        return load_network(state)(photo).denoised
+
+
+def psnr(result: Tensor, reference: Tensor) -> float:
+    return -10 * (result - reference).square().mean().log10().item()
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_epochs_is_the_exact_number_of_steps(preset):
+    fit = Fit([TensorSource(darkened(scene()))], ZeroShot(preset, epochs=7))
+    assert [step.step for step in fit.run()] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_paper_takes_the_published_steps_from_the_published_start():
+    photo = darkened(scene(24, 26))
+    torch.manual_seed(2)
+    network = ZeroIG().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4, weight_decay=3e-4)
+    expected = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = zero_shot_loss(network, photo)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5)
+        optimizer.step()
+        expected.append(loss.item())
+    fit = Fit([TensorSource(photo)], ZeroShot("paper", epochs=3))
+    assert [step.loss for step in fit.run()] == pytest.approx(expected, rel=1e-4)
+    assert ZeroShot("paper").steps == 2000
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(preset):
+    photo = darkened(scene(70, 80)) if preset == "fast" else darkened(scene(20, 20))
+    first, again, other = (fitted(photo, ZeroShot(preset, epochs=2, seed=seed)) for seed in (2, 2, 3))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_fit_does_not_touch_the_callers_random_numbers():
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    fitted(darkened(scene(20, 20)), ZeroShot("paper", epochs=1))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_fit_can_be_left_at_any_step_and_its_state_is_ordinary_weights():
+    photo = darkened(scene())
+    fit = Fit([TensorSource(photo)], ZeroShot())
+    steps = fit.run()
+    before = result_of(fit.state_dict(), photo)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    assert not torch.equal(result_of(fit.state_dict(), photo), before)
+
+
+def test_the_fit_finds_the_exposure_that_the_start_cannot_know():
+    reference = scene(32, 32)
+    photo = darkened(reference)
+    start = Fit([TensorSource(photo)], ZeroShot()).state_dict()
+    after = fitted(photo, ZeroShot(epochs=60))
+    assert psnr(result_of(after, photo), reference) > psnr(result_of(start, photo), reference) + 3
+
+
+def test_fast_stops_when_its_loss_is_flat():
+    black = torch.zeros(1, 3, 16, 16)
+    steps = [step.step for step in Fit([TensorSource(black)], ZeroShot()).run()]
+    assert 80 <= steps[-1] <= ZeroShot().steps
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (16, 15)])
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_the_smallest_photos_are_fitted_too(preset, size):
+    photo = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert result_of(fitted(photo, ZeroShot(preset, epochs=2)), photo).isfinite().all()
+
+
+def test_black_stays_dark_and_white_stays_white():
+    for level, most_off in ((0.0, 0.05), (1.0, 0.06)):
+        photo = torch.full((1, 3, 16, 16), level)
+        assert (result_of(fitted(photo, ZeroShot(epochs=60)), photo) - level).abs().mean() < most_off
+
+
+def test_a_bright_photo_stays_nearly_as_it_is():
+    photo = (scene(28, 28) * 0.9 + 0.1).clamp(0, 1)
+    assert psnr(result_of(fitted(photo, ZeroShot()), photo), photo) > 25
+
+
+@example_settings(max_examples=20, deadline=None)
+@given(stops=st.floats(0, 8))
+def test_the_exposure_gain_undoes_the_darkness_and_changes_smoothly(stops: float):
+    def lifted_mean(darkness: float) -> float:
+        photo = to_encoded(to_linear(scene()) / 2**darkness)
+        lifted = to_encoded((to_linear(photo) * exposure_gain(TensorSource(photo))).clamp(0, 1))
+        return lifted.mean().item()
+
+    assert lifted_mean(stops) > 0.3
+    assert abs(lifted_mean(stops) - lifted_mean(stops + 0.1)) < 0.04
+
+
+def test_a_well_lit_photo_gets_no_gain():
+    assert exposure_gain(TensorSource(scene())) == 1.0
+
+
+def test_a_broken_fit_says_so():
+    photo = darkened(scene(20, 20))
+    state = ZeroIG().state_dict()
+    state["denoise_1.conv3.bias"] = torch.full((3,), 3e38)
+    with pytest.raises(NumericsError, match="step 1"):
+        fitted(photo, ZeroShot("paper", epochs=2), WeightsFile(state, {}, ""))
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(WeightsError, match=r"enhance\.in_conv.*intro\.weight"):
+        Fit([], ZeroShot(), initial=WeightsFile({"intro.weight": torch.zeros(1)}, {}, ""))
+
+
+def test_paper_refuses_a_photo_that_memory_cannot_hold():
+    class Huge:
+        height, width = 100_000, 100_000
+
+        def read(self, rows: slice, columns: slice) -> Tensor:
+            raise AssertionError("nothing is read before the refusal")
+
+    with pytest.raises(ResourceError, match="--preset fast"):
+        next(Fit([Huge()], ZeroShot("paper")).run())
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0.0}, {"lr": 2.0}])
+def test_settings_that_cannot_be_meant_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        ZeroShot(**wrong)
+
+
+def test_the_embedded_start_says_what_it_is():
+    held = read_weights(INITIAL_WEIGHTS)
+    assert held.metadata["backend"] == "zeroig"
+    load_network(held.tensors)
+    assert INITIAL_WEIGHTS.stat().st_size < 500_000
+
+
+def save_photo(path: Path, photo: Tensor) -> Path:
+    Image.fromarray((photo[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+    return path
+
+
+def run_files(
+    folder: Path, settings: ZeroShot, keep: Keep = NOTHING, *, shared: bool = False
+) -> tuple[list[Step], list[FileResult]]:
+    variants = ["enhanced"] if keep.save == "both" else []
+    plan = plan_jobs([str(folder)], variants=variants)
+    files = ZeroShotFiles(settings, batch=Batch(encoding=Encoding()), keep=keep, compute=Compute("cpu"))
+    events = list(files.run(plan.jobs, shared=shared))
+    return [each for each in events if isinstance(each, Step)], [e for e in events if isinstance(e, FileResult)]
+
+
+def test_everything_that_is_kept_of_a_fit_is_whole(tmp_path: Path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save_photo(folder / "night.png", darkened(scene()))
+    keep = Keep("both", tmp_path / "w.safetensors", tmp_path / "fit.jsonl", 5, tmp_path / "previews")
+    steps, [result] = run_files(folder, ZeroShot(epochs=10), keep)
+    assert result.status == "done"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "night.png",
+        "night_lowlight.png",
+        "night_lowlight_enhanced.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == [
+        "night_lowlight.step10.png",
+        "night_lowlight.step5.png",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "fit.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [step.loss for step in steps]
+    assert len(lines[4]["terms"]) == 7
+    with Image.open(tmp_path / "fit.png") as curve:
+        assert np.unique(np.asarray(curve)).size > 3
+    state = load_file(tmp_path / "w.safetensors")
+    with Image.open(folder / "night.png") as photo, Image.open(folder / "night_lowlight.png") as bright:
+        low = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
+        again = result_of(state, low)[0].permute(1, 2, 0).mul(255)
+        assert np.abs(np.asarray(bright, dtype=float) - again.numpy()).max() <= 0.51
+
+
+def test_a_bad_photo_fails_alone_and_a_shared_fit_serves_the_others(tmp_path: Path):
+    for name, gain in (("a", 40.0), ("c", 60.0)):
+        save_photo(tmp_path / f"{name}.png", darkened(scene(), gain))
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    steps, results = run_files(tmp_path, ZeroShot(epochs=3), shared=True)
+    assert len(steps) == 3
+    statuses = {Path(each.input).name: each.status for each in results}
+    assert statuses == {"a.png": "done", "b.png": "failed", "c.png": "done"}
+
+
+def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path):
+    dark = (darkened(scene())[0, 0] * 65535).round().to(torch.int32).numpy().astype(np.uint16)
+    Image.fromarray(dark).save(tmp_path / "deep.png")
+    _, [result] = run_files(tmp_path, ZeroShot(epochs=20))
+    assert result.status == "done"
+    with Image.open(tmp_path / "deep_lowlight.png") as bright:
+        values = np.asarray(bright)
+    assert values.max() > 255
+    assert values.mean() > dark.mean()
+
+
+def test_an_interrupted_fit_leaves_nothing_or_its_latest_state_under_its_own_name(tmp_path: Path):
+    save_photo(tmp_path / "night.png", darkened(scene()))
+    for choice, left in (("discard", []), ("save", ["night_lowlight.step2.png"])):
+        plan = plan_jobs([str(tmp_path)])
+        keep = Keep(on_interrupt=choice)
+        files = ZeroShotFiles(ZeroShot(), batch=Batch(), keep=keep, compute=Compute("cpu"))
+        events = files.run(plan.jobs)
+        next(events), next(events)
+        with pytest.raises(KeyboardInterrupt):
+            events.throw(KeyboardInterrupt())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["night.png", *left]
+
+
+def test_white_balance_and_contrast_do_what_they_say_and_nothing_when_off():
+    levels = np.linspace(60, 140, 32 * 32).reshape(32, 32, 1)
+    tinted = np.rint(levels * np.array([1.0, 0.8, 0.6])).astype(np.uint8)
+    picture = Picture(tinted)
+    assert np.array_equal(finished(picture, white_balance=False, contrast=False).pixels, tinted)
+    balanced = finished(picture, white_balance=True, contrast=False).pixels.mean(axis=(0, 1))
+    assert np.ptp(balanced) < np.ptp(tinted.mean(axis=(0, 1))) / 5
+    stretched = finished(picture, white_balance=False, contrast=True).pixels
+    assert np.ptp(stretched.mean(axis=2)) > 1.2 * np.ptp(tinted.mean(axis=2))
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_random_moment_leaves_nothing_half_written(tmp_path: Path):
+    save_photo(tmp_path / "night.png", darkened(scene(200, 200)))
+    code = "from lowlight_cli.__main__ import main; main()"
+    for delay in np.random.default_rng(0).uniform(1, 12, 5):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, "zero-shot", "night.png", "--preset", "paper", "-q"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            stderr=subprocess.PIPE,
+        ) as child:
+            time.sleep(delay)
+            child.send_signal(signal.SIGINT)
+            child.communicate(timeout=30)
+        assert child.returncode in (130, -signal.SIGINT)
+        assert [path.name for path in tmp_path.iterdir()] == ["night.png"]
+
+
+@pytest.mark.slow
+def test_fast_reaches_its_quality_on_real_pairs():
+    folder = SHARED / "data" / "val_lol"
+    if not folder.is_dir():
+        pytest.skip("the validation pairs lie beside the checkout")
+    plain, gt_mean, start = [], [], []
+    for path in sorted((folder / "low").iterdir()):
+        photo, reference = (read_rgb(folder / kind / path.name) for kind in ("low", "high"))
+        start.append(psnr(result_of(Fit([TensorSource(photo)], ZeroShot()).state_dict(), photo), reference))
+        result = result_of(fitted(photo, ZeroShot()), photo)
+        plain.append(psnr(result, reference))
+        scale = luma(reference).mean() / luma(result).mean()
+        gt_mean.append(psnr((result * scale).clamp(0, 1), reference))
+    assert np.mean(plain) >= 17.5
+    assert np.mean(gt_mean) >= 21.0
+    assert np.mean(plain) >= np.mean(start) + 0.5
+
+
+def read_rgb(path: Path) -> Tensor:
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+def luma(picture: Tensor) -> Tensor:
+    return (picture * picture.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1)
