@@ -28,39 +28,39 @@ class Camera:
 
     Sources. Exposure, noise, casts: fitted to cover the validation pairs of LOL v1 (5 to 8 stops under; noise white in
     space, standard deviations of about 2.0, 1.1 and 1.5 of 255 in R, G and B, almost the same from level 5 to 50).
-    Photon counts: full wells of 4,000 to 60,000 electrons at white, phone to full frame (photonstophotos.net's read
+    Photon counts: full wells of 4,000 to 40,000 electrons at white, phone to full frame (photonstophotos.net's read
     noise charts give 1.5 to 15 electrons). Balance gains and matrices: the spread of DNG colour profiles of daylight
     to tungsten light. Blur: hand-held shots of 1/8 s or less at these picture sizes. The rest is our choice.
     """
 
-    stops_under: Range = (2.0, 7.6)
+    stops_under: Range = (3.0, 7.9)
     mild_share: float = 0.15  # of pictures that miss only `mild_stops`
-    mild_stops: Range = (0.3, 2.0)
-    well_lit_share: float = 0.12  # left as they are: the network must learn to leave them alone
+    mild_stops: Range = (0.3, 3.0)
+    well_lit_share: float = 0.05  # left as they are: the network must learn to leave them alone
     empty_share: float = 0.01  # a black frame with its sensor's noise off: black must stay black
 
     uneven_share: float = 0.2
     uneven_stops: Range = (0.3, 1.5)
 
-    blur_share: float = 0.2
+    blur_share: float = 0.15
     focus_pixels: Range = (0.4, 1.4)  # standard deviation of the defocus
     motion_pixels: Range = (2.0, 8.0)  # length of the hand's path
 
-    electrons: Range = (4e3, 6e4)  # at white, at full exposure
+    electrons: Range = (4e3, 4e4)  # at white, at full exposure
     read_electrons: Range = (1.5, 15.0)
     row_noise: Range = (0.0, 0.15)  # of the read noise
     quiet_share: float = 0.1  # a long exposure or a good denoiser: noise times `quiet_noise`
     quiet_noise: Range = (0.05, 0.4)
     black_level: Range = (-0.25, 0.5)  # in read-noise standard deviations
     black_tint: float = 0.25  # standard deviation of a channel's own black level, in the same unit
-    red_gain: Range = (1.4, 2.5)
-    blue_gain: Range = (1.2, 2.2)
+    red_gain: Range = (1.5, 3.6)
+    blue_gain: Range = (1.2, 2.6)
     saturation: Range = (-0.15, 0.4)  # of the colour matrix, row-normalised
-    cast_stops: float = 0.18  # standard deviation of the red and blue casts left by the white balance
-    strong_cast_share: float = 0.15
-    strong_cast_stops: float = 0.45
+    cast_stops: float = 0.22  # standard deviation of the red and blue casts left by the white balance
+    strong_cast_share: float = 0.2
+    strong_cast_stops: float = 0.5
 
-    demosaic_share: float = 0.35
+    demosaic_share: float = 0.25
     demosaic_weight: Range = (0.03, 0.2)
     toe: float = 0.04  # standard deviation of the log exponent of the dark rendering
     smear_share: float = 0.12

@@ -69,6 +69,8 @@ class DarkIRBackend:
 
     def _run(self, image: Tensor, stops: float, pool: Pool) -> Tensor:
         told = None
+        if self._is_lifted and stops <= 0:
+            return image.clone()  # well lit: `run_lifted` would give the network's correction no weight
         if self._is_lifted:
             # Dark pictures need more steps than half precision has between 0 and 1/255.
             image = lift(image.float(), stops).to(image.dtype)

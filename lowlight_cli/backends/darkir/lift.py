@@ -24,6 +24,7 @@ ALONE_BELOW: Final = 0.9  # a picture that misses less than this many stops is w
 TRUSTED_ABOVE: Final = 3.2  # one that misses more gets all of them; between, a smooth share
 EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is nothing to lift
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
+FULL_TRUST: Final = 0.6  # stops of lift from which the network's correction counts in full
 MAX_CURVATURE: Final = 4096.0
 
 
@@ -114,11 +115,18 @@ def run_lifted(
     `stops` `(N,)` are the lifts, which the network sees as one more, constant channel (None: it has no such channel).
     With `unshuffle` s > 1 each s x s block of pixels becomes channels and the network works at 1/s of the size: four
     to six times as fast on a CPU for s = 2, and as good where noise hides the finest detail anyway. H and W must be
-    multiples of s.
+    multiples of s. A picture that needs no lift comes back as it is, bit for bit.
     """
     folded = F.pixel_unshuffle(lifted, unshuffle) if unshuffle > 1 else lifted
     if stops is not None:
         told = (stops / MAX_STOPS).to(folded).view(-1, 1, 1, 1).expand(-1, 1, *folded.shape[-2:])
         folded = torch.cat([folded, told], dim=1)
     result: Tensor = network(folded)
-    return F.pixel_shuffle(result, unshuffle) if unshuffle > 1 else result
+    result = F.pixel_shuffle(result, unshuffle) if unshuffle > 1 else result
+    return result if stops is None else lifted + _trust(stops).to(lifted).view(-1, 1, 1, 1) * (result - lifted)
+
+
+def _trust(stops: Tensor) -> Tensor:
+    """How much of the network's correction a picture gets: none when it is well lit, all from `FULL_TRUST` stops on."""
+    share = (stops / FULL_TRUST).clamp(0, 1)
+    return share * share * (3 - 2 * share)

@@ -1,0 +1,115 @@
+"""`lowlight train`: a DarkIR network from clean photos made dark, or from photographed pairs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lowlight_cli.cli import options as opt
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.train.settings import DEFAULT_RECIPE, Run
+
+if TYPE_CHECKING:
+    from lowlight_cli.train.events import Event
+    from lowlight_cli.train.recipe import Recipe
+    from lowlight_cli.train.samples import Sources
+
+_DATA, _TRAINING = "Data", "Training"
+
+Clean = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Clean photos and .hdr panoramas, made dark for training.", rich_help_panel=_DATA),
+]
+PairFolders = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--pairs",
+        metavar="LOW REFERENCE",
+        help="Two folders of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW.",
+        rich_help_panel=_DATA,
+    ),
+]
+RecipeOption = Annotated[
+    str,
+    typer.Option("--recipe", metavar="NAME|FILE", help="A published recipe or a TOML file.", rich_help_panel=_TRAINING),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="Where all goes; what lies there is gone on with.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Every = Annotated[int, typer.Option(min=1, metavar="STEPS", help="How often.", rich_help_panel=_TRAINING)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per event on stdout.")]
+
+
+def train(
+    clean: Clean = None,
+    pairs: PairFolders = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    output: Output = Run.output,
+    device: opt.Device = Run.device,
+    save_every: Every = Run.save_every,
+    validate_every: Every = Run.validate_every,
+    report_every: Every = Run.report_every,
+    as_json: Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Train a network by a recipe; stopped at any moment, it goes on where it was.
+
+    [bold]lowlight train --clean photos/[/bold]                           the recipe of the embedded default
+    [bold]lowlight train --pairs LOLv2/ LOLv2/ --recipe darkir-m[/bold]   the published protocol
+    """
+    if (clean is None) == (pairs is None):
+        raise SettingsError("give --clean DIR or --pairs LOW REFERENCE: what shall be trained on?")
+    from lowlight_cli.train.journal import journaled
+    from lowlight_cli.train.loop import train as run_training
+    from lowlight_cli.train.recipe import read_recipe
+
+    wanted = read_recipe(recipe)
+    training, held_out = _load(clean, pairs, wanted)
+    named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
+    run = Run(output, named, device, save_every, validate_every, report_every)
+    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
+        events = journaled(run_training(wanted, training, held_out, run=run), output)
+        _follow(events, show, as_json=as_json)
+
+
+def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe") -> "tuple[Sources, Sources]":
+    if clean is not None:
+        from lowlight_cli.train.scenes import load_clean
+
+        return load_clean(clean, recipe)
+    from lowlight_cli.train.photographed import load_pairs
+
+    assert pairs is not None
+    return load_pairs(*pairs)
+
+
+def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> None:
+    """Draw every event, or print it as JSON."""
+    from lowlight_cli.train.events import Progress, Validation, as_record
+
+    for event in events:
+        if as_json:
+            typer.echo(json.dumps({"schema": 1, **as_record(event)}))
+        if isinstance(event, Progress):
+            show.step(event.step, event.steps)
+            skipped = f", {event.skipped} skipped" if event.skipped else ""
+            show.say(
+                f"step {event.step} of {event.steps}: loss {event.loss:.4f}, {event.seconds:.2f} s a step{skipped}"
+            )
+        elif isinstance(event, Validation):
+            show.say(
+                f"validation: {event.psnr:.2f} dB plain, {event.psnr_gt_mean:.2f} dB GT-mean, SSIM {event.ssim:.3f}"
+            )
+        else:
+            show.say(f"wrote {event.path}")

@@ -1,0 +1,69 @@
+"""A training's whole state in one file: weights, moving average, optimiser, step."""
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lowlight_cli.atomic import write_atomically
+from lowlight_cli.errors import SettingsError, WeightsError
+from lowlight_cli.train.recipe import Recipe
+
+
+@dataclass
+class State:
+    """What training changes from step to step. `step` counts those done, `skipped` those that were not finite."""
+
+    network: nn.Module
+    average: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    skipped: int = 0
+
+
+def _fixed(recipe: Recipe) -> str:
+    """The recipe without its schedule, which may grow on resuming."""
+    return json.dumps({**dataclasses.asdict(recipe), "schedule": None}, sort_keys=True)
+
+
+def write_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
+    """Write the state, complete or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    content = {
+        "network": state.network.state_dict(),
+        "average": state.average,
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "skipped": state.skipped,
+        "recipe": _fixed(recipe),
+    }
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue(), overwrite=True)
+
+
+def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
+    """Put a checkpoint's state into `state`.
+
+    Raises:
+        SettingsError: the checkpoint is of another recipe.
+        WeightsError: the file cannot be read.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        same = content["recipe"] == _fixed(recipe)
+    except Exception as error:  # torch.load raises whatever a damaged pickle makes it raise
+        raise WeightsError(f"cannot read the checkpoint {path}: {error}") from error
+    if not same:
+        raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
+    state.network.load_state_dict(content["network"])
+    state.optimiser.load_state_dict(content["optimiser"])
+    state.average = content["average"]
+    state.step, state.skipped = content["step"], content["skipped"]

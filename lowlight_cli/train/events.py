@@ -1,0 +1,63 @@
+"""What a training tells, as typed events."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Required, TypedDict, cast
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Training went on: means over the steps since the last such event. `skipped` steps were not finite."""
+
+    step: int
+    steps: int
+    loss: float
+    gradient: float
+    learning_rate: float
+    skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The moving average's mean loss, PSNR (dB, plain and GT-mean) and SSIM on pictures it was not trained on."""
+
+    step: int
+    loss: float
+    psnr: float
+    psnr_gt_mean: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file was written."""
+
+    step: int
+    path: Path
+
+
+Event = Progress | Validation | Saved
+
+
+class Record(TypedDict, total=False):
+    """An event as plain values, for JSON: its kind under `event`, and the fields of that kind."""
+
+    event: Required[str]
+    step: Required[int]
+    steps: int
+    loss: float
+    gradient: float
+    learning_rate: float
+    skipped: int
+    seconds: float
+    psnr: float
+    psnr_gt_mean: float
+    ssim: float
+    path: str
+
+
+def as_record(event: Event) -> Record:
+    """Turn an event into a record."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(event).items()}
+    return cast(Record, {"event": type(event).__name__.lower(), **values})

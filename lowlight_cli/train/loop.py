@@ -1,0 +1,186 @@
+"""The training loop, as a generator of typed events."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowlight_cli.device import choose_device
+from lowlight_cli.errors import OutputError
+from lowlight_cli.metrics import measure_quality
+from lowlight_cli.sheet import Cell, Thumbnail, write_sheet
+from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
+from lowlight_cli.train.events import Event, Progress, Saved, Validation
+from lowlight_cli.train.network import build_network, export_weights, predict, total_loss, training_loss
+from lowlight_cli.train.processes import Processes, average_gradients, joined_processes
+from lowlight_cli.train.recipe import Recipe
+from lowlight_cli.train.samples import Batch, Sources
+from lowlight_cli.train.settings import Run
+
+_VALIDATION_SAMPLES, _VALIDATION_CROP = 24, 128
+_VALIDATION_STEP = 2**40  # far beyond any training step: other random numbers
+_PREVIEWS = 6
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of a step, counted from 0: up linearly, held, down by a cosine."""
+    schedule, settings = recipe.schedule, recipe.optimiser
+    if step < schedule.warm_up:
+        return settings.learning_rate * (step + 1) / schedule.warm_up
+    decay = schedule.steps - schedule.warm_up if schedule.decay is None else schedule.decay
+    done = max(0.0, 1 - (schedule.steps - step) / max(decay, 1))
+    span = settings.learning_rate - settings.final_learning_rate
+    return settings.final_learning_rate + span * (1 + math.cos(math.pi * done)) / 2
+
+
+def fresh_state(recipe: Recipe, device: torch.device) -> State:
+    """A recipe's network and optimiser before the first step; the recipe's seed decides every weight."""
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    settings = recipe.optimiser
+    optimiser = torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    return State(network, average, optimiser)
+
+
+def advance(state: State, batch: Batch, recipe: Recipe, processes: Processes) -> tuple[float, float]:
+    """One step; returns the loss and the gradient's norm. A step that is not finite changes no weight."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(recipe, state.step)
+    own_loss = training_loss(state.network, batch, recipe)
+    state.optimiser.zero_grad(set_to_none=True)
+    own_loss.backward()  # type: ignore[no-untyped-call]
+    loss = float(average_gradients(state.network, own_loss, processes))
+    norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.gradient_clip))
+    if math.isfinite(norm) and math.isfinite(loss):
+        state.optimiser.step()
+    else:
+        state.skipped += 1
+    # Early on the average would remember the first weights for too long: it starts short and grows.
+    keep = min(recipe.optimiser.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        for name, tensor in state.network.state_dict().items():
+            state.average[name].lerp_(tensor, 1 - keep)
+    state.step += 1
+    return loss, norm
+
+
+def _validate(state: State, batches: Sequence[Batch], recipe: Recipe, preview: Path) -> Validation:
+    """Measure the moving average on the validation batches, and write a sheet of the first few pictures."""
+    network = build_network(recipe.network).to(batches[0].lifted.device).eval()
+    network.load_state_dict(state.average)
+    rows: list[tuple[float, float, float, float]] = []
+    lines: list[list[Cell]] = []
+    for batch in batches:
+        with torch.inference_mode():
+            output = predict(network, batch, recipe)
+        for index, result in enumerate(output):
+            reference = batch.reference[index]
+            loss = total_loss(result[None], reference[None], recipe.loss)
+            quality = measure_quality(result.clamp(0, 1), reference)
+            rows.append((float(loss), min(quality.psnr, 99.0), min(quality.psnr_gt_mean, 99.0), quality.ssim))
+            if len(lines) < _PREVIEWS:
+                named = (
+                    ("input", batch.lifted[index]),
+                    (f"{quality.psnr:.1f} dB", result),
+                    ("reference", reference),
+                )
+                lines.append([Cell(_thumbnail(picture), label) for label, picture in named])
+    write_sheet(preview, lines, overwrite=True)
+    return Validation(state.step, *(sum(column) / len(rows) for column in zip(*rows, strict=True)))
+
+
+def _thumbnail(picture: Tensor) -> Thumbnail:
+    levels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return np.asarray(levels.cpu())
+
+
+def _batches(recipe: Recipe, sources: Sources, first: int, processes: Processes) -> Iterator[Batch]:
+    """This process's share of the batches from step `first` on, each made while the one before is trained on."""
+
+    def make(step: int) -> Batch:
+        stage = recipe.schedule.stage(step)
+        return sources.batch(recipe, step, crop=stage.crop, places=processes.share(stage.batch))
+
+    with ThreadPoolExecutor(1, "samples") as worker:
+        coming = worker.submit(make, first)
+        for step in range(first, recipe.schedule.steps):
+            batch = coming.result()
+            if step + 1 < recipe.schedule.steps:
+                coming = worker.submit(make, step + 1)
+            yield batch
+
+
+def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> Iterator[Event]:
+    """Train a recipe's network, onwards from `checkpoint.pt` in `run.output` if there is one; yields events.
+
+    The same recipe, pictures, device and number of threads give the same weights to the byte, however often the
+    training was stopped and resumed. Started by torchrun, the processes share each batch and only the first one
+    writes. Nothing is validated when `held_out` is empty.
+
+    Raises:
+        SettingsError: the checkpoint is of another recipe, or a batch cannot be shared out.
+        WeightsError: the checkpoint cannot be read.
+        InputError: a picture cannot be read.
+        DeviceError: the device is not there.
+        OutputError: a file cannot be written.
+    """
+    device = choose_device(run.device)
+    try:
+        run.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {run.output}: {error.strerror}") from error
+    with joined_processes(device) as processes:
+        yield from _train(recipe, training, held_out, run=run, device=device, processes=processes)
+
+
+def _train(
+    recipe: Recipe, training: Sources, held_out: Sources, *, run: Run, device: torch.device, processes: Processes
+) -> Iterator[Event]:
+    state = fresh_state(recipe, device)
+    checkpoint, weights = run.output / "checkpoint.pt", run.output / f"{recipe.name}.safetensors"
+    if checkpoint.exists():
+        restore_checkpoint(checkpoint, state, recipe)
+    validation = _validation_batches(recipe, held_out, device) if processes.leads else []
+    recent: list[tuple[float, float]] = []
+    since = time.monotonic()
+    if state.step >= recipe.schedule.steps:
+        return
+    for batch in _batches(recipe, training, state.step, processes):
+        recent.append(advance(state, batch.to(device), recipe, processes))
+        last = state.step == recipe.schedule.steps
+        if not processes.leads:
+            continue
+        if state.step % run.report_every == 0 or last:
+            loss, gradient = (sum(values) / len(values) for values in zip(*recent, strict=True))
+            rate = learning_rate(recipe, state.step - 1)
+            seconds = (time.monotonic() - since) / len(recent)
+            yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
+            recent, since = [], time.monotonic()
+        if state.step % run.save_every == 0 or last:
+            write_checkpoint(checkpoint, state, recipe)
+            export_weights(weights, state.average, recipe, step=state.step, data=run.data)
+            yield Saved(state.step, weights)
+        if validation and (state.step % run.validate_every == 0 or last):
+            yield _validate(state, validation, recipe, run.output / "preview.png")
+
+
+def _validation_batches(recipe: Recipe, held_out: Sources, device: torch.device) -> list[Batch]:
+    """Held-out samples, one by one, the same at every validation."""
+    if held_out.is_empty:
+        return []
+    crop = min(_VALIDATION_CROP, max(stage.crop for stage in recipe.schedule.stages))
+    return [
+        held_out.batch(recipe, _VALIDATION_STEP, crop=crop, places=range(place, place + 1)).to(device)
+        for place in range(_VALIDATION_SAMPLES)
+    ]

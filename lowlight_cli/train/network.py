@@ -1,0 +1,127 @@
+"""The network of a recipe: built, run on a batch, judged, and exported."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowlight_cli import losses
+from lowlight_cli.backends.darkir.lift import run_lifted
+from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.train.basis import fold_basis, haar_basis, turn
+from lowlight_cli.train.recipe import LossRecipe, NetworkRecipe, Recipe
+from lowlight_cli.train.samples import Batch
+from lowlight_cli.weights_file import write_weights
+
+_LOSSES = {
+    "charbonnier": losses.charbonnier,
+    "l1": losses.l1,
+    "ssim": losses.ssim_loss,
+    "ms_ssim": losses.ms_ssim_loss,
+    "low_frequency": losses.low_frequency,
+    "detail": losses.detail,
+    "edge": losses.edge,
+    "frequency": losses.frequency,
+}
+
+
+def build_network(recipe: NetworkRecipe) -> DarkIR:
+    """The network of a recipe, freshly initialised from torch's global generator."""
+    network = DarkIR(
+        img_channel=3 * recipe.unshuffle**2,
+        width=recipe.width,
+        middle_blk_num_enc=recipe.middle_blk_num_enc,
+        middle_blk_num_dec=recipe.middle_blk_num_dec,
+        enc_blk_nums=recipe.enc_blk_nums,
+        dec_blk_nums=recipe.dec_blk_nums,
+        dilations=recipe.dilations,
+        extra_depth_wise=recipe.extra_depth_wise,
+        use_csf=recipe.use_csf,
+        csf_reduction=recipe.csf_reduction,
+        encoder_dilations=recipe.encoder_dilations,
+        extra_channels=1 if recipe.lift else 0,
+        direction_floor=recipe.direction_floor,
+    )
+    if recipe.haar:
+        nn.init.zeros_(network.ending.weight)
+        nn.init.zeros_(cast(Tensor, network.ending.bias))
+    return network
+
+
+def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
+    """Run a network on a batch: `(n, 3, h, w)`, float32, not clamped."""
+    return _predict(lambda folded: network(folded), batch, recipe)
+
+
+def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
+    settings = recipe.network
+    basis = haar_basis(settings.unshuffle).to(batch.lifted.device) if settings.haar else None
+
+    def in_basis(folded: Tensor) -> Tensor:
+        if basis is None:
+            return network(folded)
+        picture, told = folded[:, : len(basis)], folded[:, len(basis) :]
+        return turn(network(torch.cat([turn(picture, basis), told], dim=1)), basis.T)
+
+    lifted = batch.lifted.contiguous(memory_format=torch.channels_last)
+    stops = batch.stops if settings.lift else None
+    with torch.autocast(lifted.device.type, torch.bfloat16, enabled=recipe.optimiser.precision == "bf16"):
+        return run_lifted(in_basis, lifted, stops, unshuffle=settings.unshuffle).float()
+
+
+def total_loss(output: Tensor, reference: Tensor, recipe: LossRecipe) -> Tensor:
+    """The weighted sum of a recipe's losses between two batches of pictures; the side loss is not among them."""
+    weights = asdict(recipe)
+    terms = [weights[name] * loss(output, reference) for name, loss in _LOSSES.items() if weights[name]]
+    return torch.stack(terms).sum() if terms else output.new_zeros(())
+
+
+def side_loss(side: Tensor, reference: Tensor, unshuffle: int) -> Tensor:
+    """Mean absolute difference of the side output, enlarged by repetition, and the full-size reference."""
+    wanted = F.pixel_unshuffle(reference, unshuffle)
+    return losses.l1(F.interpolate(side.float(), size=wanted.shape[-2:], mode="nearest"), wanted)
+
+
+def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
+    """All of a recipe's losses on a batch, a scalar with a gradient."""
+    if not recipe.loss.side:
+        return total_loss(predict(network, batch, recipe), batch.reference, recipe.loss)
+    sides: list[Tensor] = []
+
+    def listening(folded: Tensor) -> Tensor:
+        side, out = network(folded, side_loss=True)
+        sides.append(side)
+        return cast(Tensor, out)
+
+    loss = total_loss(_predict(listening, batch, recipe), batch.reference, recipe.loss)
+    side = turn(sides[0], haar_basis(recipe.network.unshuffle).T) if recipe.network.haar else sides[0]
+    return loss + recipe.loss.side * side_loss(side, batch.reference, recipe.network.unshuffle)
+
+
+def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, step: int, data: str) -> None:
+    """Write a weights file in half precision, with all that is needed to use it and to make it again.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arguments: dict[str, object] = asdict(recipe.network)
+    _, lifted, turned = (arguments.pop(name) for name in ("unshuffle", "lift", "haar"))
+    arguments |= {"img_channel": 3 * recipe.network.unshuffle**2, "extra_channels": 1 if lifted else 0}
+    if turned:
+        tensors = fold_basis(tensors, haar_basis(recipe.network.unshuffle))
+    metadata = {
+        "backend": "darkir",
+        "network": json.dumps(arguments, sort_keys=True),
+        "lift": "shoulder" if lifted else "none",
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.digest,
+        "data": data,
+        "step": str(step),
+        "steps": str(recipe.schedule.steps),
+    }
+    write_weights(path, {name: tensor.half() for name, tensor in tensors.items()}, metadata)

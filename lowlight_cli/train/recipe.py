@@ -1,0 +1,212 @@
+"""A recipe: everything that decides what a training produces, as frozen dataclasses read from TOML."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+from lowlight_cli.degrade import Camera
+from lowlight_cli.errors import SettingsError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """The network: DarkIR's own arguments, and how pictures come to it.
+
+    `lift` puts the analytic exposure step of `backends.darkir.lift` before the network and tells it the gain;
+    `unshuffle` s folds s x s pixels into channels, so that the network works at 1/s of the size. `haar` lets it learn
+    in the basis of `train.basis`, and start as the identity, which leaves no trace in the exported network.
+    """
+
+    width: int = 32
+    middle_blk_num_enc: int = 2
+    middle_blk_num_dec: int = 2
+    enc_blk_nums: tuple[int, ...] = (1, 2, 3)
+    dec_blk_nums: tuple[int, ...] = (3, 1, 1)
+    dilations: tuple[int, ...] = (1, 4, 9)
+    encoder_dilations: tuple[int, ...] = (1,)
+    extra_depth_wise: bool = True
+    use_csf: bool = False
+    csf_reduction: int = 4
+    direction_floor: float = 0.1
+    lift: bool = True
+    unshuffle: int = 1
+    haar: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unshuffle not in (1, 2):
+            raise SettingsError("recipe: unshuffle is 1 or 2")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What the network sees.
+
+    Files whose stem is in `held_out` are validated on, never trained on. `view_share` is the share of samples taken
+    from HDR panoramas when there are any. `native_share` says how much of a photo's own brightness its reference
+    keeps (1: all; 0: every reference of a dark picture is as bright as the lift aims at). `lift_jitter` is the
+    standard deviation, in stops, of the lift's error that the network learns to stand.
+    """
+
+    held_out: tuple[str, ...] = ()
+    view_share: float = 0.2
+    native_share: float = 0.5
+    lift_jitter: float = 0.1
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Weights of the losses of `lowlight_cli.losses`; those at 0 are not computed."""
+
+    charbonnier: float = 1.0
+    l1: float = 0.0
+    ssim: float = 0.0
+    ms_ssim: float = 0.0
+    low_frequency: float = 0.0
+    detail: float = 0.0
+    edge: float = 0.0
+    frequency: float = 0.0
+    side: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """AdamW, gradient clipping, and the moving average whose weights are exported.
+
+    `precision` is that of the network's pass: fp32, or bf16 by autocast, where the device is fast at it.
+    """
+
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    gradient_clip: float = 5.0
+    ema: float = 0.998
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise SettingsError("recipe: precision is fp32 or bf16")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training: `steps` of `batch` crops with sides of `crop` pixels."""
+
+    steps: int
+    crop: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and how the learning rate goes: up in `warm_up` steps, held, down by a cosine in the last `decay`.
+
+    `decay` of None is the whole training after the warm-up. The only part that may change when a training is
+    resumed, and only where it lies ahead: holding the rate lets a run be lengthened without starting again.
+    """
+
+    stages: tuple[Stage, ...] = (Stage(1000, 96, 8),)
+    warm_up: int = 50
+    decay: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage(self, step: int) -> Stage:
+        """The stage that `step`, counted from 0, belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        raise ValueError("the step lies beyond the schedule")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training produces, but for the pictures themselves."""
+
+    name: str
+    seed: int = 0
+    network: NetworkRecipe = field(default_factory=NetworkRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    schedule: Schedule = field(default_factory=Schedule)
+    camera: Camera = field(default_factory=Camera)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the recipe's values, in hexadecimal."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fitted(value: object, wanted: object, place: str) -> object:
+    """Turn a TOML value into what a field declares, or raise SettingsError."""
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
+        return _built(wanted, value, place)
+    if isinstance(value, list):
+        inner = [(_built(Stage, item, place) if isinstance(item, dict) else item) for item in value]
+        return tuple(inner)
+    simple = {float: (int, float), int: (int,), bool: (bool,), str: (str,), int | None: (int,)}
+    allowed = simple.get(wanted)  # type: ignore[call-overload]
+    if allowed is None or not isinstance(value, allowed) or (wanted is not bool and isinstance(value, bool)):
+        raise SettingsError(f"recipe: {place} cannot be {value!r}")
+    return float(value) if wanted is float else value
+
+
+def _built(kind: type[T], table: object, place: str) -> T:
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"recipe: {place} must be a table")
+    hints = get_type_hints(kind)
+    unknown = [key for key in table if key not in hints]
+    if unknown:
+        raise SettingsError(f"recipe: {place} has no setting {unknown[0]!r}; it knows {', '.join(hints)}")
+    values = {key: _fitted(value, hints[key], f"{place}.{key}") for key, value in table.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SettingsError(f"recipe: {place} is incomplete") from error
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a recipe from TOML.
+
+    Raises:
+        SettingsError: it is no TOML, or names a setting that does not exist.
+    """
+    try:
+        return _built(Recipe, tomllib.loads(text), "the recipe")
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the recipe is no TOML: {error}") from error
+
+
+def published_recipes() -> tuple[str, ...]:
+    """The names of the recipes that come with the package."""
+    folder = files("lowlight_cli") / "recipes"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """Read a published recipe by its name, or any other by its path.
+
+    Raises:
+        SettingsError: there is no such recipe, or it says something that cannot be meant.
+    """
+    if name_or_path in published_recipes():
+        return parse_recipe((files("lowlight_cli") / "recipes" / f"{name_or_path}.toml").read_text("utf-8"))
+    try:
+        return parse_recipe(Path(name_or_path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(published_recipes())
+        raise SettingsError(f"no recipe {name_or_path}: give a TOML file or one of {known}") from error

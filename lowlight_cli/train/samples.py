@@ -1,0 +1,83 @@
+"""Samples and batches, and the pools they are drawn from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from lowlight_cli.train.recipe import Recipe
+
+
+class Sample(NamedTuple):
+    """A dark crop, already lifted, and its reference, `(3, h, w)` sRGB in [0, 1]; `stops` is the lift."""
+
+    lifted: Tensor
+    reference: Tensor
+    stops: float
+
+
+class Batch(NamedTuple):
+    """Samples stacked: `(n, 3, h, w)` twice, and `(n,)` stops."""
+
+    lifted: Tensor
+    reference: Tensor
+    stops: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(self.lifted.to(device), self.reference.to(device), self.stops.to(device))
+
+
+class Source(Protocol):
+    """Something that samples can be drawn from."""
+
+    def sample(self, recipe: Recipe, crop: int, rng: Generator) -> Sample:
+        """Draw a square sample with sides of `crop` pixels."""
+
+
+def place_crop(height: int, width: int, crop: int, rng: Generator) -> tuple[int, int]:
+    """Draw the top left corner of a square crop from a picture that has room for it."""
+    return int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Photos and panoramas to draw from."""
+
+    photos: Sequence[Source]
+    panoramas: Sequence[Source] = ()
+
+    def draw(self, recipe: Recipe, crop: int, rng: Generator) -> Sample:
+        """Draw one sample, turned and mirrored at random."""
+        view = bool(self.panoramas) and (not self.photos or rng.random() < recipe.data.view_share)
+        pool = self.panoramas if view else self.photos
+        lifted, reference, stops = pool[int(rng.integers(len(pool)))].sample(recipe, crop, rng)
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+
+        def turned(image: Tensor) -> Tensor:
+            image = image.rot90(turns, (1, 2))
+            return image.flip(2) if mirrored else image
+
+        return Sample(turned(lifted), turned(reference), stops)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw from."""
+        return not self.photos and not self.panoramas
+
+    def batch(self, recipe: Recipe, step: int, *, crop: int, places: Iterable[int]) -> Batch:
+        """The samples at some places of a step's batch.
+
+        A sample is a function of the recipe, the step and the place alone, so that resuming is exact and several
+        processes can share a batch.
+        """
+        samples = [self.draw(recipe, crop, np.random.default_rng([recipe.seed, step, place])) for place in places]
+        return Batch(
+            torch.stack([sample.lifted for sample in samples]),
+            torch.stack([sample.reference for sample in samples]),
+            torch.tensor([sample.stops for sample in samples], dtype=torch.float32),
+        )

@@ -1,0 +1,24 @@
+"""What a caller of `train` may choose besides the recipe. No torch here: the command line reads the defaults."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowlight_cli.errors import SettingsError
+
+DEFAULT_RECIPE = "darkir-small"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training writes, how often (in steps), and where it computes. `data` says on what, for the metadata."""
+
+    output: Path = Path("training")
+    data: str = "unnamed"
+    device: str = "auto"
+    save_every: int = 250
+    validate_every: int = 250
+    report_every: int = 25
+
+    def __post_init__(self) -> None:
+        if min(self.save_every, self.validate_every, self.report_every) < 1:
+            raise SettingsError("a training saves, validates and reports every 1 step or more")

@@ -1,0 +1,427 @@
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import lowlight_cli.train.loop as loop_module
+import lowlight_cli.train.network as network_module
+from lowlight_cli.backends.darkir.adapter import build_network
+from lowlight_cli.errors import InputError, SettingsError, WeightsError
+from lowlight_cli.train.events import Progress, Saved, Validation
+from lowlight_cli.train.journal import journaled
+from lowlight_cli.train.loop import learning_rate, train
+from lowlight_cli.train.photographed import load_pairs
+from lowlight_cli.train.processes import Processes
+from lowlight_cli.train.radiance import look, read_radiance
+from lowlight_cli.train.recipe import DataRecipe, Schedule, Stage, parse_recipe, published_recipes, read_recipe
+from lowlight_cli.train.scenes import load_clean
+from lowlight_cli.train.settings import Run
+from lowlight_cli.weights_file import read_weights
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+TINY = """
+name = "tiny"
+seed = 5
+[network]
+width = 8
+enc_blk_nums = [1]
+dec_blk_nums = [1]
+middle_blk_num_enc = 1
+middle_blk_num_dec = 1
+dilations = [1, 2]
+unshuffle = 2
+haar = true
+[data]
+held_out = ["photo5"]
+[camera]
+well_lit_share = 0.0
+mild_share = 0.0
+stops_under = [3.0, 6.0]
+[loss]
+detail = 0.5
+[optimiser]
+learning_rate = 4e-3
+ema = 0.95
+[schedule]
+warm_up = 5
+stages = [{ steps = STEPS, crop = 32, batch = 2 }]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Six made-up photographs: soft patches of colour with sharp bars across."""
+    folder = tmp_path_factory.mktemp("clean")
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        patches = Image.fromarray((rng.random((4, 5, 3)) * 255).astype(np.uint8))
+        picture = np.asarray(patches.resize((80, 64), Image.Resampling.BICUBIC)).copy()
+        for left in rng.integers(0, 76, 4):
+            picture[:, left : left + 3] = rng.integers(0, 255, 3)
+        Image.fromarray(picture).save(folder / f"photo{number}.png")
+    return folder
+
+
+def tiny(steps=12, *, validated=True):
+    recipe = parse_recipe(TINY.replace("STEPS", str(steps)))
+    return recipe if validated else dataclasses.replace(recipe, data=DataRecipe())
+
+
+def train_tiny(clean, output, recipe, **run):
+    return list(train(recipe, *load_clean(clean, recipe), run=Run(output, **run)))
+
+
+def halves_the_loss(clean, output, steps):
+    """Train from unlifted pictures, and compare the last validation with one after the very first step."""
+    recipe = tiny(steps)
+    recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, lift=False, haar=False))
+    events = train(recipe, *load_clean(clean, recipe), run=Run(output / "first", validate_every=1))
+    first = next(event for event in events if isinstance(event, Validation))
+    events.close()
+    last = [event for event in train_tiny(clean, output / "all", recipe) if isinstance(event, Validation)][-1]
+    assert last.step == steps
+    assert last.loss < first.loss / 2
+    assert last.psnr > first.psnr + 3
+
+
+def test_sixty_steps_halve_the_validation_loss(clean, tmp_path):
+    halves_the_loss(clean, tmp_path, 60)
+
+
+@pytest.mark.slow
+def test_three_hundred_steps_halve_the_validation_loss(clean, tmp_path):
+    halves_the_loss(clean, tmp_path, 300)
+
+
+def test_a_training_stopped_and_resumed_gives_the_same_bytes(clean, tmp_path):
+    recipe = tiny(12, validated=False)
+    train_tiny(clean, tmp_path / "whole", recipe)
+    for event in train(recipe, *load_clean(clean, recipe), run=Run(tmp_path / "cut", save_every=5)):
+        if isinstance(event, Saved) and event.step == 5:
+            break  # the generator is dropped here, in the middle of its work
+    resumed = train_tiny(clean, tmp_path / "cut", recipe, save_every=5, report_every=1)
+    assert [event.step for event in resumed if isinstance(event, Progress)] == list(range(6, 13))
+    whole, cut = (tmp_path / name / "tiny.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+TRAIN_SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from lowlight_cli.train.loop import train
+from lowlight_cli.train.recipe import read_recipe
+from lowlight_cli.train.scenes import load_clean
+from lowlight_cli.train.settings import Run
+torch.set_num_threads(1)
+recipe = read_recipe(sys.argv[1])
+run = Run(Path(sys.argv[3]), save_every=7, report_every=1)
+for event in train(recipe, *load_clean(Path(sys.argv[2]), recipe), run=run):
+    print(getattr(event, "loss", ""), flush=True)
+"""
+
+
+def start_training(clean, recipe_file, output):
+    command = [sys.executable, "-c", TRAIN_SCRIPT, str(recipe_file), str(clean), str(output)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_random_moments_gives_the_same_bytes(clean, tmp_path):
+    recipe_file = tmp_path / "tiny.toml"
+    recipe_file.write_text(TINY.replace("STEPS", "300"))
+    train_tiny(clean, tmp_path / "whole", read_recipe(str(recipe_file)))
+    pause, done = random.Random(7), False
+    for _ in range(12):
+        process = start_training(clean, recipe_file, tmp_path / "killed")
+        try:
+            process.communicate(timeout=pause.uniform(6, 12))
+            done = True
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    if not done:
+        assert start_training(clean, recipe_file, tmp_path / "killed").wait() == 0
+    whole, killed = (tmp_path / name / "tiny.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+
+
+def test_a_schedule_may_be_lengthened_on_resuming_but_nothing_else_changed(clean, tmp_path):
+    short, long = (tiny(steps, validated=False) for steps in (3, 5))
+    short = dataclasses.replace(short, schedule=dataclasses.replace(short.schedule, decay=0))
+    long = dataclasses.replace(long, schedule=dataclasses.replace(long.schedule, decay=0))
+    train_tiny(clean, tmp_path / "grown", short)
+    train_tiny(clean, tmp_path / "grown", long)
+    train_tiny(clean, tmp_path / "whole", long)
+    grown, whole = (tmp_path / name / "tiny.safetensors" for name in ("grown", "whole"))
+    assert grown.read_bytes() == whole.read_bytes()
+    other = dataclasses.replace(long, seed=6)
+    with pytest.raises(SettingsError, match="another recipe"):
+        train_tiny(clean, tmp_path / "grown", other)
+
+
+def test_a_damaged_checkpoint_is_refused_readably(clean, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
+        train_tiny(clean, tmp_path, tiny(2))
+
+
+def test_the_exported_file_is_the_trained_network_and_says_where_it_comes_from(clean, tmp_path):
+    recipe = tiny(3, validated=False)
+    train_tiny(clean, tmp_path, recipe, data="six made-up pictures")
+    weights = read_weights(tmp_path / "tiny.safetensors")
+    assert weights.metadata["recipe"] == "tiny"
+    assert weights.metadata["recipe_sha256"] == recipe.digest
+    assert weights.metadata["step"] == weights.metadata["steps"] == "3"
+    assert weights.metadata["data"] == "six made-up pictures"
+    network = build_network(weights, {})
+    assert network.img_channel == 12
+    trained = network_module.build_network(recipe.network)
+    trained.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["average"])
+    training, _ = load_clean(clean, recipe)
+    batch = training.batch(recipe, 0, crop=32, places=range(2))
+    plain = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, haar=False))
+    with torch.inference_mode():
+        ours = network_module.predict(trained, batch, recipe)
+        theirs = network_module.predict(network, batch, plain)
+    # Half precision in the file is the difference; a basis folded wrongly would be off by tenths.
+    assert (ours - batch.lifted).abs().max() > 0.02
+    assert torch.allclose(ours, theirs, atol=5e-3)
+
+
+def test_the_log_and_the_curve_tell_each_step_once_also_after_resuming(clean, tmp_path):
+    for steps in (3, 6):
+        recipe = tiny(steps)
+        run = Run(tmp_path, report_every=1, save_every=2, validate_every=3)
+        for _ in journaled(train(recipe, *load_clean(clean, recipe), run=run), tmp_path):
+            pass
+        with (tmp_path / "log.jsonl").open("a") as log:
+            log.write('{"event": "progr')  # as a kill leaves it
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    logged = [json.loads(line) for line in lines[:-1]]
+    assert [line["step"] for line in logged if line["event"] == "progress"] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in logged if line["event"] == "validation"] == [3, 6]
+    for name in ("curve.png", "preview.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert len(picture.getcolors(2**24)) > 5
+
+
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(clean, tmp_path):
+    recipe = tiny(2)
+    training, _ = load_clean(clean, recipe)
+    batch = training.batch(recipe, 0, crop=32, places=range(2))
+    state = loop_module.fresh_state(recipe, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    batch.lifted[0, 0, 0, 0] = float("nan")
+    loop_module.advance(state, batch, recipe, Processes())
+    assert (state.step, state.skipped) == (1, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in state.network.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", ["side", "ms_ssim", "edge", "frequency", "l1"])
+def test_every_loss_of_a_recipe_has_a_gradient(clean, loss):
+    recipe = tiny(1)
+    recipe = dataclasses.replace(recipe, loss=dataclasses.replace(recipe.loss, **{loss: 1.0}))
+    training, _ = load_clean(clean, recipe)
+    network = network_module.build_network(recipe.network)
+    batch = training.batch(recipe, 0, crop=32, places=range(2))
+    network_module.training_loss(network, batch, recipe).backward()
+    layer = network.side_out if loss == "side" else network.ending
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().max() > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_network_that_one_trains(clean, tmp_path):
+    recipe_file = tmp_path / "tiny.toml"
+    recipe_file.write_text(TINY.replace("STEPS", "20"))
+    script = tmp_path / "script.py"
+    script.write_text(TRAIN_SCRIPT)
+    alone = start_training(clean, recipe_file, tmp_path / "one").communicate()[0]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(script), str(recipe_file), str(clean), str(tmp_path / "two")]
+    together = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ).stdout
+    one, two = ([float(word) for word in text.split()] for text in (alone, together))
+    assert len(one) == len(two) > 20
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    assert Processes(1, 2).share(8) == range(4, 8)
+    with pytest.raises(SettingsError, match="cannot be shared"):
+        Processes(0, 3).share(8)
+
+
+def test_photographed_pairs_train_from_equal_crops_of_both(clean, tmp_path):
+    low, high = tmp_path / "low", tmp_path / "high"
+    for folder in (low, high):
+        folder.mkdir()
+    for photo in sorted(clean.glob("*.png")):
+        picture = np.asarray(Image.open(photo)).astype(np.float32)
+        Image.fromarray(picture.astype(np.uint8)).save(high / photo.name)
+        Image.fromarray((picture * 0.05).astype(np.uint8)).save(low / photo.name)
+    training, held_out = load_pairs(low, high)
+    assert (len(training.photos), len(held_out.photos)) == (5, 1)
+    recipe = tiny(2)
+    batch = training.batch(recipe, 0, crop=32, places=range(4))
+    assert float(batch.stops.min()) > 2
+    assert (batch.lifted - batch.reference).abs().mean() < 0.2
+    unlifted = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, lift=False))
+    dark = training.batch(unlifted, 0, crop=32, places=range(4))
+    assert torch.allclose(dark.lifted, dark.reference * 0.05, atol=1.1 / 255)
+    events = list(train(unlifted, training, held_out, run=Run(tmp_path / "run")))
+    assert isinstance(events[-1], Validation)
+
+
+def test_pairs_too_small_for_the_crop_or_of_two_sizes_are_named(clean, tmp_path):
+    folders = [tmp_path / name for name in ("low", "high")]
+    for folder in folders:
+        folder.mkdir()
+    for name, sizes in (("a", ((20, 20), (20, 20))), ("b", ((40, 40), (44, 40)))):
+        for folder, size in zip(folders, sizes, strict=True):
+            Image.new("RGB", size).save(folder / f"{name}.png")
+    training, held_out = load_pairs(*folders)
+    for sources, complaint in ((training, "smaller"), (held_out, "differ in size")):
+        with pytest.raises(InputError, match=complaint):
+            sources.batch(tiny(1), 0, crop=32, places=range(1))
+
+
+def test_the_test_split_of_a_data_set_is_held_out(clean, tmp_path):
+    picture = next(iter(sorted(clean.glob("*.png")))).read_bytes()
+    for split, names in (("our485", ("1", "2", "3")), ("eval15", ("4",))):
+        for side in ("low", "high"):
+            folder = tmp_path / split / side
+            folder.mkdir(parents=True)
+            for name in names:
+                (folder / f"{name}.png").write_bytes(picture)
+    training, held_out = load_pairs(tmp_path, tmp_path)
+    assert (len(training.photos), len(held_out.photos)) == (3, 1)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="to train on"):
+        load_clean(tmp_path, tiny(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name = ", "no TOML"),
+        ('name = "x"\n[loss]\nmagic = 1', "magic"),
+        ('name = "x"\nseed = "one"', "seed"),
+        ('name = "x"\n[network]\nunshuffle = 3', "unshuffle"),
+        ('name = "x"\n[optimiser]\nprecision = "fp8"', "precision"),
+        ('name = "x"\nloss = 3', "loss"),
+        ("seed = 1", "incomplete"),
+        ('name = "x"\n[schedule]\nstages = [{ steps = 3 }]', "incomplete"),
+        ('name = "x"\n[network]\nuse_csf = 1', "use_csf"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused_by_name(text, named):
+    with pytest.raises(SettingsError, match=named):
+        parse_recipe(text)
+
+
+def test_every_published_recipe_reads_and_makes_its_network():
+    assert "darkir-small" in published_recipes()
+    for name in published_recipes():
+        recipe = read_recipe(name)
+        assert recipe.name == name
+        network_module.build_network(recipe.network)
+    with pytest.raises(SettingsError, match="no recipe"):
+        read_recipe("no-such-recipe")
+
+
+def test_the_learning_rate_rises_is_held_and_falls():
+    recipe = tiny(100)
+    recipe = dataclasses.replace(recipe, schedule=Schedule((Stage(100, 32, 4),), warm_up=10, decay=30))
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    top = recipe.optimiser.learning_rate
+    assert rates[0] == pytest.approx(top / 10)
+    assert rates[10:70] == [top] * 60
+    assert rates[70:] == sorted(rates[70:], reverse=True)
+    assert rates[-1] < top / 100
+
+
+def write_radiance(path, rgbe):
+    """Write a Radiance picture with one run or one stretch of literals per line and channel."""
+    height, width = rgbe.shape[:2]
+    lines = bytearray(f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {height} +X {width}\n".encode())
+    for row in rgbe:
+        lines += bytes((2, 2, width >> 8, width & 255))
+        for channel in row.T:
+            if (channel == channel[0]).all():
+                lines += bytes((128 + width, channel[0]))
+            else:
+                lines += bytes((width,)) + channel.tobytes()
+    path.write_bytes(bytes(lines))
+
+
+def test_radiance_pictures_are_read_in_linear_light(tmp_path):
+    rgbe = np.random.default_rng(0).integers(0, 255, (4, 16, 4), np.uint8)
+    rgbe[..., 3] = 130
+    write_radiance(tmp_path / "a.hdr", rgbe)
+    wanted = rgbe[..., :3].astype(np.float32) * 2.0 ** (130 - 136)
+    assert np.array_equal(read_radiance(tmp_path / "a.hdr"), wanted)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"#?RADIANCE\n\n-Y 4 +X 16\n\x02\x02\x00\x10", b"\x89PNG", b"#?R\n\n-Y a +X b\nxx"]
+)
+def test_a_damaged_radiance_picture_is_an_input_error(tmp_path, content):
+    (tmp_path / "a.hdr").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.hdr"):
+        read_radiance(tmp_path / "a.hdr")
+
+
+def test_a_view_looks_where_it_is_turned():
+    panorama = np.zeros((64, 128, 3), np.float32)
+    panorama[28:36, 60:68] = 1.0  # a lamp in the middle: at the horizon, half way round
+    ahead = look(panorama, yaw=np.pi, pitch=0.0, field=1.2, size=(48, 64))
+    behind = look(panorama, yaw=0.0, pitch=0.0, field=1.2, size=(48, 64))
+    lamp = np.argwhere(ahead[..., 0] > 0.5)
+    assert np.abs(lamp.mean(0) - (23.5, 31.5)).max() < 1.5
+    assert behind.max() == 0
+
+
+def test_panoramas_train_too(tmp_path):
+    rgbe = np.random.default_rng(1).integers(20, 255, (64, 126, 4), np.uint8)
+    rgbe[..., 3] = 129
+    write_radiance(tmp_path / "a.hdr", rgbe)
+    recipe = tiny(1)
+    training, held_out = load_clean(tmp_path, recipe)
+    assert held_out.is_empty
+    batch = training.batch(recipe, 0, crop=32, places=range(4))
+    assert torch.isfinite(batch.lifted).all()
+    assert 0.1 < float(batch.reference.mean()) < 0.9
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "train" / "hdr").exists(), reason="needs ../shared/data/train/hdr")
+def test_every_panorama_of_the_training_set_is_read():
+    path = sorted((SHARED / "data" / "train" / "hdr").glob("*.hdr"))[0]
+    radiance = read_radiance(path)
+    assert radiance.shape == (512, 1024, 3)
+    assert np.isfinite(radiance).all()
+    assert radiance.min() >= 0
+    assert radiance.max() > 1
