@@ -51,8 +51,7 @@ def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Yield a binary file, open for writing and reading, whose content becomes `target` when the block ends
-    well.
+    """Yield a binary file, open for reading and writing, that becomes `target` when the block ends well.
 
     Raises:
         OutputError: as for `atomic_path`; every OSError inside the block counts as a failure to write.
@@ -93,8 +92,7 @@ def _os_errors_as_output_errors(target: Path) -> Iterator[None]:
 
 
 def _mode_for(target: Path, overwrite: bool) -> int:
-    """Return the permission bits of the new file: the old file's when one is replaced, else what the umask
-    leaves."""
+    """Return the new file's permission bits: those of the file it replaces, else what the umask leaves."""
     try:
         found = target.stat()
     except FileNotFoundError:

@@ -26,10 +26,10 @@ from lowlight_cli.images import (
     read_animation,
     read_frames,
     read_picture,
-    suffix_for,
     write_frames,
     write_picture,
 )
+from lowlight_cli.images.sniff import bits_of_avif, has_gain_map
 from lowlight_cli.settings import Encoding
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -110,6 +110,22 @@ def test_lossless_formats_keep_every_bit(
         assert np.array_equal(again.alpha, picture.alpha)
 
 
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "WEBP", "AVIF", "BMP"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_carried_over_untouched(name: str, channels: int) -> None:
+    again = read_picture(written(Picture(noise(33, 47, channels) // 4, alpha=noise(33, 47)), name))
+    assert again.alpha is not None
+    assert np.array_equal(again.alpha, noise(33, 47))
+
+
+def test_the_alpha_of_a_bmp_is_where_another_reader_looks_for_it() -> None:
+    picture = Picture(noise(9, 7, 3), alpha=noise(9, 7))
+    image = Image.open(io.BytesIO(written(picture, "BMP")))
+    assert image.mode == "RGBA"
+    assert np.array_equal(np.asarray(image), np.dstack((noise(9, 7, 3), noise(9, 7))))
+    assert image.info["dpi"] == pytest.approx((96, 96), abs=0.1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 4]), st.sampled_from(["PNG", "TIFF"]))
 def test_deep_pictures_of_any_size_keep_every_bit(height: int, width: int, channels: int, name: str) -> None:
@@ -173,6 +189,42 @@ def test_cmyk_becomes_srgb_and_says_so() -> None:
     picture = read_picture(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"))
     assert picture.pixels[0, 0].tolist() == [255, 0, 0]
     assert picture.warnings == ("CMYK colours are written as sRGB",)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_channels_that_lie_apart_in_a_tiff_keep_every_bit(
+    dtype: type[np.unsignedinteger], channels: int, compression: str | None
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = noise(channels, 37, 53, dtype=dtype)
+    for order in "<>":
+        for strips in ({"rowsperstrip": 5}, {"rowsperstrip": 37}, {"tile": (16, 16)}):
+            file = io.BytesIO()
+            tifffile.imwrite(
+                file, values, byteorder=order, photometric="rgb", planarconfig="separate", compression=compression,
+                extrasamples=["unassalpha"] * (channels - 3), metadata=None, **strips,
+            )  # fmt: skip
+            again = read_picture(file.getvalue())
+            assert probe(file.getvalue()).depth == again.depth == 8 * np.dtype(dtype).itemsize
+            assert np.array_equal(np.moveaxis(again.pixels, 2, 0), values[:3]), (order, strips)
+            assert again.alpha is None if channels == 3 else np.array_equal(again.alpha, values[3])
+
+
+def test_premultiplied_channels_that_lie_apart_are_divided_by_their_alpha() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    alpha = np.full((8, 8), 0x8000, dtype=np.uint16)
+    planes = np.stack([*(np.full((8, 8), value, dtype=np.uint16) for value in (0x4000, 0x2000, 0)), alpha])
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, planes, photometric="rgb", planarconfig="separate", compression="zlib", extrasamples=["assocalpha"],
+        metadata=None,
+    )  # fmt: skip
+    picture = read_picture(file.getvalue())
+    assert picture.pixels[0, 0].tolist() == pytest.approx([0x4000 * 65535 / 0x8000, 0x2000 * 65535 / 0x8000, 0], abs=1)
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, alpha)
 
 
 def test_white_is_zero_is_turned_round_at_sixteen_bits() -> None:
@@ -263,6 +315,41 @@ def test_exif_xmp_and_profile_are_in_the_result_and_true(name: str) -> None:
     assert b'tiff:Orientation="1"' in result.info["xmp"]
 
 
+def test_an_avif_deeper_or_wider_than_what_can_be_read_says_so() -> None:
+    plain = encoded(Image.new("RGB", (24, 16), (40, 50, 60)), "AVIF")
+    assert read_picture(plain).warnings == ()
+    flags, numbers = plain.index(b"av1C") + 6, plain.index(b"colrnclx") + 8
+    for bits, mark in ((10, 0x40), (12, 0x60)):
+        # Pillow writes 8 bits only, and does not open a header that lies: the header alone must do.
+        assert bits_of_avif(plain[:flags] + bytes([plain[flags] | mark])) == bits
+    assert has_gain_map(plain.replace(b"MA1B", b"tmap", 1))
+    assert not has_gain_map(plain)
+    for content, said in (
+        (plain[:numbers] + struct.pack(">2H", 9, 16) + plain[numbers + 4 :], "HDR light"),
+        (plain[:numbers] + struct.pack(">2H", 12, 13) + plain[numbers + 4 :], "wide colours"),
+    ):
+        assert said in read_picture(content).warnings[0]
+
+
+def test_a_gain_map_and_an_extended_packet_leave_no_claim_behind() -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0" '
+        b'xmpNote:HasExtendedXMP="0FBF8664" tiff:Make="Maker"><Container:Directory><rdf:Seq/></Container:Directory>'
+        b"</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    images = [Image.fromarray(noise(16, 24, 3)) for _ in range(2)]
+    content = encoded(images[0], "MPO", save_all=True, append_images=images[1:], xmp=xmp)
+    picture = read_picture(content)
+    assert "gain map" in picture.warnings[0]
+    assert "extended part" in picture.warnings[1]
+    result = written(picture, "JPEG")
+    assert b'tiff:Make="Maker"' in result
+    for claim in (b"hdrgm:Version", b"Container:Directory", b"HasExtendedXMP"):
+        assert claim in content
+        assert claim not in result
+
+
 def test_a_makers_note_stays_where_its_offsets_expect_it() -> None:
     content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(orientation=8))
     place = exif_with().removeprefix(b"Exif\x00\x00").index(b"maker's note")
@@ -350,7 +437,7 @@ BAD_FILES = {
     "empty": (b"", "it is empty"),
     "text": (b"hello, world, this is no picture", "no picture"),
     "web page": (b"<!DOCTYPE html><html></html>", "web page"),
-    "cut-off JPEG": (encoded(Image.new("RGB", (64, 64)), "JPEG")[:400], "cut off|header is damaged"),
+    "cut-off JPEG": (encoded(Image.new("RGB", (64, 64)), "JPEG")[:400], "cut off|begins as JPEG files do"),
     "cut-off PNG": (encoded(Image.fromarray(noise(64, 64, 3)), "PNG")[:5000], "cut off"),
     "cut-off noise JPEG": (encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")[:3000], "cut off"),
     "PNG of 10 gigapixels": (png_header(100_000, 100_000), "million pixels"),
@@ -453,9 +540,9 @@ def test_a_result_keeps_the_inputs_format_unless_asked_otherwise() -> None:
     assert output_format("PNG", target=Path("out.webp")) == "WEBP"
     assert output_format("PNG", target=Path("out.unknown")) == "PNG"
     assert output_format("RAW") == "TIFF"
-    assert suffix_for("JPEG", Path("photo.JPEG")) == ".JPEG"
-    assert suffix_for("PNG", Path("really-a-png.jpg")) == ".png"
-    with pytest.raises(SettingsError, match="choose one of jpg, png"):
+    assert output_format("JPEG", target=Path("photo.mpo")) == "JPEG"
+    assert output_format("PNG", target=Path("photo.dng")) == "PNG"
+    with pytest.raises(SettingsError, match="there are avif, bmp"):
         output_format("PNG", requested="docx")
 
 

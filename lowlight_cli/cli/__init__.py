@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from lowlight_cli import __version__
-from lowlight_cli.cli import bench, enhance, weights
+from lowlight_cli.cli import bench, enhance, train, video, weights, zero_shot
 from lowlight_cli.errors import LowlightError
 
 
@@ -73,5 +73,8 @@ def _root(
 
 
 app.command("enhance")(enhance.enhance)
+app.command("zero-shot")(zero_shot.zero_shot)
+app.command("video")(video.video)
 app.command("bench")(bench.bench)
+app.command("train")(train.train)
 app.add_typer(weights.app)

@@ -9,13 +9,16 @@
 `picture_from_image` and `pillow_image` are for notebooks. No torch here: numpy arrays in and out. The rooms:
 
 - `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
-- `unpack` makes integers of every mode and depth; `harvest` gathers the metadata.
-- `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour`
-  has the mathematics.
+- `unpack` makes integers of every mode and depth, `planar` where a TIFF's channels lie apart; `harvest` gathers the
+  metadata.
+- `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour` has the
+  mathematics.
 - `picture` holds the result: `Picture`, and `Canvas` for the way back.
 - `metadata` keeps EXIF, XMP and IPTC true; `directory` edits TIFF structures in place.
-- `encode` and, for several frames, `animate` are the ways out; `png`, `tiff` and `ppm` write what Pillow cannot.
-- `formats` lists the formats; `sniff` knows files by their first bytes; `extras` reads HEIC and raw photos.
+- `encode` and, for several frames, `animate` are the ways out; `png`, `tiff`, `ppm` and
+  `bmp` write what Pillow cannot.
+- `formats` says what each format can hold; `sniff` knows files by their first bytes; `extras` reads HEIC and raw
+  photos.
 """
 
 from lowlight_cli.images.animate import write_frames
@@ -30,7 +33,7 @@ from lowlight_cli.images.decode import (
     read_picture,
 )
 from lowlight_cli.images.encode import DEFAULT_QUALITY, pillow_image, write_picture
-from lowlight_cli.images.formats import FORMATS, Format, format_named, output_format, suffix_for
+from lowlight_cli.images.formats import FORMATS, Format, output_format
 from lowlight_cli.images.picture import Canvas, Picture, Pixels
 from lowlight_cli.images.unpack import picture_from_image
 
@@ -45,7 +48,6 @@ __all__ = [
     "PictureFacts",
     "Pixels",
     "default_pixel_budget",
-    "format_named",
     "output_format",
     "picture_from_image",
     "pillow_image",
@@ -53,7 +55,6 @@ __all__ = [
     "read_animation",
     "read_frames",
     "read_picture",
-    "suffix_for",
     "write_frames",
     "write_picture",
 ]

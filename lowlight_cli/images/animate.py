@@ -13,6 +13,7 @@ from lowlight_cli.errors import OutputError
 from lowlight_cli.images.decode import Animation, Frame
 from lowlight_cli.images.encode import (
     AS_THE_INPUT,
+    AVIF_ALPHA,
     add_tiff_page,
     encoder_failures,
     fit_to_format,
@@ -35,15 +36,14 @@ def write_frames(
     encoding: Encoding = AS_THE_INPUT,
     overwrite: bool = False,
 ) -> tuple[str, ...]:
-    """Write enhanced frames as an animation like the one they came from; return what could not be kept.
+    """Write enhanced frames as an animation like the one they came from; return what could not be read or kept.
 
-    Durations come from the frames, repetitions from `animation`. The format is chosen as for `write_picture`.
-    Pages of a TIFF are written as they come; other formats gather their frames first, as their encoders ask
-    for.
+    Durations come from the frames, repetitions from `animation`. The format is chosen as for `write_picture`. Pages of
+    a TIFF are written as they come; other formats gather their frames first, as their encoders ask for.
 
     Raises:
-        OutputError: the format holds one picture only (said before the first frame is asked for), or the file
-            cannot be written; an existing file is as it was.
+        OutputError: the format holds one picture only (said before the first frame is asked for), or the file cannot be
+            written; an existing file is as it was.
     """
     path = target if isinstance(target, Path) else None
     name = output_format(animation.format, requested=encoding.format, target=path)
@@ -62,10 +62,10 @@ def write_frames(
 
 
 def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: dict[str, None]) -> Iterator[Frame]:
-    """Yield the frames with what the format can hold, and note each thing it cannot once."""
+    """Yield the frames with what the format can hold, and note once each thing it cannot, or that could not be read."""
     for frame in frames:
         tags = frame.picture.tags.chosen(encoding.metadata)
-        picture = fit_to_format(replace(frame.picture, tags=tags, warnings=()), name)
+        picture = fit_to_format(replace(frame.picture, tags=tags), name)
         if picture.depth == 16 and name != "TIFF":
             picture = fit_to_format(picture, "WEBP")
         warnings.update(dict.fromkeys(picture.warnings))
@@ -167,6 +167,7 @@ def _write_avif(frames: list[Frame], file: BinaryIO, animation: Animation, quali
         duration=_durations(frames),
         quality=quality,
         subsampling="4:4:4",
+        advanced=AVIF_ALPHA,
         icc_profile=picture.icc or b"",
         exif=picture.tags.exif or b"",
         xmp=picture.tags.xmp or b"",

@@ -4,8 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# Decoder's copy, our integers and the result's, in the worst case (16-bit with alpha), with room for a
-# network.
+# Decoder's copy, our integers and the result's, in the worst case (16-bit with alpha), with room for a network.
 _BYTES_PER_PIXEL = 32
 _MOST_PIXELS = 1 << 28
 _LEAST_PIXELS = 1 << 24

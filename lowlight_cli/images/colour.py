@@ -1,12 +1,11 @@
 """ICC profiles that can be calculated in both directions: grey, and RGB of three curves and a matrix.
 
-That is what cameras, phones and editors write (Display P3, Adobe RGB, ProPhoto, grey gamma). Everything is
-computed in linear light and unclipped, so that a colour outside sRGB survives the way to the network and
-back. Profiles built on lookup tables (CMYK, Lab, printers, some scanners) have no exact way back; `decode`
-turns those pictures into sRGB.
+That is what cameras, phones and editors write (Display P3, Adobe RGB, ProPhoto, grey gamma). Everything is computed in
+linear light and unclipped, so that a colour outside sRGB survives the way to the network and back. Profiles built on
+lookup tables (CMYK, Lab, printers, some scanners) have no exact way back; `decode` turns those pictures into sRGB.
 
-Source: ICC.1:2022 (curveType 10.6, parametricCurveType 10.18, three-component matrix-based profiles F.3);
-IEC 61966-2-1 for sRGB.
+Source: ICC.1:2022 (curveType 10.6, parametricCurveType 10.18, three-component matrix-based profiles F.3); IEC 61966-2-1
+for sRGB.
 """
 
 import struct
@@ -22,8 +21,7 @@ Doubles = NDArray[np.float64]
 # A curve takes encoded values in [0, 1] to linear light in [0, 1]; it never falls.
 Curve = Callable[[Doubles], Doubles]
 
-# Linear sRGB to the profile connection space (XYZ under D50, Bradford-adapted): the columns of every sRGB
-# profile.
+# Linear sRGB to the profile connection space (XYZ under D50, Bradford-adapted): the columns of every sRGB profile.
 _SRGB_TO_PCS: Doubles = np.array(
     [
         [0.4360747, 0.3850649, 0.1430804],
@@ -125,9 +123,9 @@ def from_profile(pixels: NDArray[np.integer], profile: Profile) -> Floats:
 def into_profile(result: Floats, own: NDArray[np.integer], profile: Profile) -> NDArray[np.integer]:
     """Turn a network's result back into `profile`: sRGB `(3, h, w)` in [0, 1] to integers `(h, w, channels)`.
 
-    `own` holds the same rows before the network. What sRGB could not show of them (the part outside [0, 1] in
-    linear light) is scaled with the luminance gain of each pixel and added back, so a saturated colour stays
-    saturated. A pixel the network left alone comes back exactly.
+    `own` holds the same rows before the network. What sRGB could not show of them (the part outside [0, 1] in linear
+    light) is scaled with the luminance gain of each pixel and added back, so a saturated colour stays saturated. A
+    pixel the network left alone comes back exactly.
     """
     full = profile.linear(own)
     shown = np.clip(full, 0.0, 1.0)

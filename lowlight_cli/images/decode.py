@@ -1,8 +1,7 @@
 """Files to pictures. All decoding passes `_boundary`, which turns what libraries throw into InputError.
 
-The order never changes: is it a plain file, is it a format we know, does its header ask for more pixels than
-we have memory for; only then is anything decoded. The kind of a file is told by its content, never by its
-name.
+The order never changes: is it a plain file, is it a format we know, does its header ask for more pixels than we have
+memory for; only then is anything decoded. The kind of a file is told by its content, never by its name.
 """
 
 import io
@@ -22,16 +21,27 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import extras
 from lowlight_cli.images.budget import default_pixel_budget
-from lowlight_cli.images.directory import TIFF_STARTS
 from lowlight_cli.images.harvest import format_of, frame_count, orientation_to_undo
 from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
-from lowlight_cli.images.sniff import HEAD_BYTES, familiar_name, foreign_name, head_of, is_lossless_webp, kind_of
+from lowlight_cli.images.sniff import (
+    HEAD_BYTES,
+    bits_of_avif,
+    colours_of_avif,
+    foreign_name,
+    has_gain_map,
+    head_of,
+    is_lossless_webp,
+    kind_of,
+)
 from lowlight_cli.images.unpack import depth_of, picture_of
 
 Source = Path | bytes
 
 _FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+
+# ITU-T H.273: the curves PQ and HLG; the primaries of BT.2020 and Display P3, which no profile stands for.
+_HDR_CURVES, _WIDE_PRIMARIES = (16, 18), (9, 12)
 
 # What Pillow and its plugins were seen to raise on some ten thousand damaged files, and their near relations.
 _LIBRARY_FAILURES = (
@@ -51,8 +61,7 @@ _LIBRARY_FAILURES = (
 # Pillow logs some of what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# Pillow's pixel limit and Python's warning filters belong to the whole process: one decoder at a time may
-# touch them.
+# Pillow's pixel limit and Python's warning filters belong to the whole process: one decoder at a time may touch them.
 _process_state = threading.RLock()
 
 
@@ -60,9 +69,8 @@ _process_state = threading.RLock()
 class PictureFacts:
     """What a file's header says. `width` and `height` are as the picture is seen, after turning upright.
 
-    `frames` counts the frames of an animation or the pages of a TIFF; pictures that belong to the main one
-    (an MPO's second eye, a gain map, a small copy) are not frames. `depth` is bits per channel as we read
-    them.
+    `frames` counts the frames of an animation or the pages of a TIFF; pictures that belong to the main one (an MPO's
+    second eye, a gain map, a small copy) are not frames. `depth` is bits per channel as we read them.
     """
 
     format: str
@@ -118,9 +126,8 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
     `pixel_budget` is the most pixels a header may ask for; None is `default_pixel_budget()`.
 
     Raises:
-        InputError: missing, no plain file, empty, of no kind we know, damaged, cut off, or larger than the
-        budget.
-            The message is a sentence without the path.
+        InputError: missing, no plain file, empty, of no kind we know, damaged, cut off, or larger than the budget. The
+            message is a sentence without the path.
     """
     head = _checked_head(source)
     kind = kind_of(head)
@@ -132,7 +139,7 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
             picture = picture_of(image, lambda: _opened(source))
     if frames > 1:
         picture = picture.with_warning(f"only the first of its {frames} frames was read")
-    return replace(picture, lossless=is_lossless_webp(head))
+    return _with_facts_of_head(picture, head)
 
 
 def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animation:
@@ -160,7 +167,7 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
         InputError: as for `read_picture`; the frames before the damage have been yielded by then.
     """
     source, budget = animation.source, animation.pixel_budget
-    lossless = is_lossless_webp(_checked_head(source))
+    head = _checked_head(source)
     with _boundary(budget):
         image = _open(source)
     with image:
@@ -169,7 +176,27 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
                 image.seek(index)
                 picture = picture_of(image, lambda frame=index: _opened(source, frame))  # type: ignore[misc]
                 milliseconds = float(image.info.get("duration", 0) or 0)
-            yield Frame(replace(picture, lossless=lossless), milliseconds)
+            yield Frame(_with_facts_of_head(picture, head), milliseconds)
+
+
+def _with_facts_of_head(picture: Picture, head: bytes) -> Picture:
+    """Add what the decoder does not say of its file: stored without loss, or more in it than was read."""
+    picture = replace(picture, lossless=is_lossless_webp(head))
+    for sentence in _unread_of_avif(picture, head) if picture.format == "AVIF" else ():
+        picture = picture.with_warning(sentence)
+    return picture
+
+
+def _unread_of_avif(picture: Picture, head: bytes) -> Iterator[str]:
+    if (bits := bits_of_avif(head)) > 8:
+        yield f"of its {bits} bits per channel only 8 could be read"
+    if has_gain_map(head):
+        yield "a gain map in the file was left out"
+    primaries, curve = colours_of_avif(head)
+    if curve in _HDR_CURVES:
+        yield "its HDR light was read as if it were sRGB, so the result looks flat"
+    elif primaries in _WIDE_PRIMARIES and picture.icc is None:
+        yield "its wide colours were read as if they were sRGB, so the result looks pale"
 
 
 @contextmanager
@@ -218,8 +245,7 @@ def _checked_head(source: Source) -> bytes:
     """Return the first bytes of a source that is worth opening.
 
     Raises:
-        InputError: it is missing, no plain file (a pipe would block for ever), empty, or of a kind we do not
-        read.
+        InputError: it is missing, no plain file (a pipe would block for ever), empty, or of a kind we do not read.
     """
     with _boundary(None):
         if isinstance(source, Path):
@@ -238,20 +264,19 @@ def _checked_head(source: Source) -> bytes:
 
 
 def _open(source: Source, frame: int = 0) -> ImageFile.ImageFile:
-    head = head_of(source) if isinstance(source, Path) else source[:HEAD_BYTES]
+    kind = kind_of(head_of(source) if isinstance(source, Path) else source[:HEAD_BYTES])
     formats = _FORMATS
-    if kind_of(head) == "HEIF":
+    if kind == "HEIF":
         extras.require("HEIF")
         formats = ("HEIF",)
-    if head[:4] in TIFF_STARTS:
+    elif kind == "TIFF":
         silence_libtiff()
     try:
         image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=formats)
     except UnidentifiedImageError as error:
-        name = familiar_name(head)
-        if name is None:
+        if kind is None:
             raise InputError("it is no picture of a kind that can be read") from error
-        raise InputError(f"it is a {name} of an unusual kind, or its header is damaged") from error
+        raise InputError(f"it begins as {kind} files do, but is damaged or of an unusual kind") from error
     if frame:
         image.seek(frame)
     return image

@@ -1,7 +1,7 @@
 """TIFF directories in a buffer: what EXIF blocks, TIFF files and most raw files are made of.
 
-Read for facts and edited in place; nothing moves, so offsets that others keep into the block stay right.
-Every offset is checked against the buffer: damaged entries are passed over, a damaged header is a ValueError.
+Read for facts and edited in place; nothing moves, so offsets that others keep into the block stay right. Every offset
+is checked against the buffer: damaged entries are passed over, a damaged header is a ValueError.
 
 Source: TIFF 6.0, section 2; EXIF 2.32, section 4.6.
 """
@@ -127,9 +127,14 @@ class Entry:
         return self.block.unpack("H", self.offset + 2)
 
     @property
+    def count(self) -> int:
+        """How many numbers or letters the value has."""
+        return self.block.unpack("I", self.offset + 4)
+
+    @property
     def size(self) -> int:
         """Length of the value in bytes."""
-        return _VALUE_BYTES.get(self.kind, 0) * self.block.unpack("I", self.offset + 4)
+        return _VALUE_BYTES.get(self.kind, 0) * self.count
 
     @property
     def place(self) -> int:

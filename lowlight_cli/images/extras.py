@@ -1,7 +1,7 @@
 """HEIC and raw photos, by libraries installed on request: `lowlight-cli[heic]`, `lowlight-cli[raw]`.
 
-Once its library is there, HEIC is an ordinary Pillow format. A raw photo is developed by LibRaw to 16-bit
-sRGB with the camera's white balance and without automatic brightening: making it bright is our task.
+Once its library is there, HEIC is an ordinary Pillow format. A raw photo is developed by LibRaw to 16-bit sRGB with the
+camera's white balance and without automatic brightening: making it bright is our task.
 """
 
 import io

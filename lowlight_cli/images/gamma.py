@@ -1,7 +1,6 @@
 """PNG's own way of naming a colour space (a gamma, and the places of the primaries), as an ICC profile.
 
-An encoder keeps ICC profiles but drops these two chunks; without them, a result would look washed out or too
-dark.
+An encoder keeps ICC profiles but drops these two chunks; without them, a result would look washed out or too dark.
 
 Source: PNG Specification, Third Edition, 11.3.2; ICC.1:2001-04 (version 2 profiles), section 6.
 """

@@ -7,14 +7,15 @@ from PIL import ExifTags, Image, ImageFile
 
 from lowlight_cli.images.metadata import (
     Tags,
+    has_extension,
     iptc_without_thumbnail,
     orientation_of,
     readable_exif,
+    without_extension,
     without_extra_pictures,
 )
 
-# The directory of a TIFF mixes description with layout. These tags describe, and are true of the result as
-# well.
+# The directory of a TIFF mixes description with layout. These tags describe, and are true of the result as well.
 _DESCRIPTIVE = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
     0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
@@ -69,9 +70,12 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
     if exif is None and image.info.get("exif"):
         warnings.append("its EXIF data is damaged and was left out")
     xmp = _as_bytes(image.info.get("xmp"))
-    if image.format in ("MPO", "HEIF") and getattr(image, "n_frames", 1) > 1:
+    if _has_extra_pictures(image):
         warnings.append("further pictures in the file (a second view or a gain map) were left out")
         xmp = without_extra_pictures(xmp)
+    if has_extension(xmp):
+        warnings.append("the extended part of its XMP data was left out")
+        xmp = without_extension(xmp)
     comment = image.info.get("comment")
     return (
         Tags(
@@ -84,6 +88,11 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
         ),
         tuple(warnings),
     )
+
+
+def _has_extra_pictures(image: ImageFile.ImageFile) -> bool:
+    # Pillow opens a JPEG with a gain map as a plain JPEG, and keeps its list of pictures ("mp") as it stands.
+    return format_of(image) in ("JPEG", "HEIF") and (getattr(image, "n_frames", 1) > 1 or "mp" in image.info)
 
 
 def jpeg_quality(image: ImageFile.ImageFile) -> int | None:

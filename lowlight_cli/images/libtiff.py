@@ -1,7 +1,7 @@
 """Keeps libtiff from writing to the terminal.
 
-On a damaged file it prints its own lines to stderr, in the middle of a progress bar; what matters of it
-reaches us through Pillow. The library has one switch for it, which Pillow does not offer.
+On a damaged file it prints its own lines to stderr, in the middle of a progress bar; what matters of it reaches us
+through Pillow. The library has one switch for it, which Pillow does not offer.
 """
 
 import ctypes

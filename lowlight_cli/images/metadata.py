@@ -1,7 +1,7 @@
 """What a file says about its picture (EXIF, XMP, IPTC, resolution), kept true after the pixels changed.
 
-EXIF is edited in place, byte for byte, never taken apart and put together again: camera makers' notes hold
-offsets into the block around them, and any rebuilding breaks them.
+EXIF is edited in place, byte for byte, never taken apart and put together again: camera makers' notes hold offsets into
+the block around them, and any rebuilding breaks them.
 """
 
 import re
@@ -20,6 +20,9 @@ _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 
 _THUMBNAIL_RESOURCES = (1033, 1036)
 
+# Where a JPEG's packet says that more follows, which no segment of a result would hold.
+_XMP_EXTENSION = rb"""\sxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<(xmpNote:HasExtendedXMP)>.*?</\1>"""
+
 _XMP_SIZES = {
     rb"(?:tiff:ImageWidth|exif:PixelXDimension)": 0,
     rb"(?:tiff:ImageLength|exif:PixelYDimension)": 1,
@@ -30,8 +33,8 @@ _XMP_SIZES = {
 class Tags:
     """Metadata in the form in which files carry it.
 
-    `exif` is a bare TIFF block (without `Exif\\0\\0`), `xmp` a UTF-8 packet, `iptc` a Photoshop resource
-    block, `dpi` dots per inch across and down, `text` the named texts of a PNG.
+    `exif` is a bare TIFF block (without `Exif\\0\\0`), `xmp` a UTF-8 packet, `iptc` a Photoshop resource block, `dpi`
+    dots per inch across and down, `text` the named texts of a PNG.
     """
 
     exif: bytes | None = None
@@ -104,6 +107,16 @@ def without_extra_pictures(xmp: bytes | None) -> bytes | None:
     names = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
     kept = re.sub(rb"\s" + names + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
     return re.sub(rb"(?s)<(" + names + rb")(?:\s[^>]*)?(?:/>|>.*?</\1>)", b"", kept)
+
+
+def has_extension(xmp: bytes | None) -> bool:
+    """Whether the packet names a second part, which JPEGs hold in segments of their own."""
+    return xmp is not None and re.search(_XMP_EXTENSION, xmp) is not None
+
+
+def without_extension(xmp: bytes | None) -> bytes | None:
+    """Return the packet without its claim that a second part follows."""
+    return None if xmp is None else re.sub(_XMP_EXTENSION, b"", xmp)
 
 
 def iptc_without_thumbnail(resources: bytes | None) -> bytes | None:

@@ -1,7 +1,7 @@
 """A decoded picture, what a network sees of it, and the canvas on which a result is drawn.
 
-A picture is held once, in its own integers, upright, in its own colour profile. Floats exist only for the
-rows in work: a 100-Mpx photo costs 300 MB here, not 1.2 GB.
+A picture is held once, in its own integers, upright, in its own colour profile. Floats exist only for the rows in work:
+a 100-Mpx photo costs 300 MB here, not 1.2 GB.
 """
 
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ _BAND_PIXELS = 1 << 20
 class Picture:
     """One picture or one frame of an animation.
 
-    `pixels` is `(H, W, 3)` or `(H, W, 1)`, uint8 or uint16, upright, encoded in `profile` (None: sRGB, or
-    grey with the sRGB curve). `alpha` is `(H, W)` of the same dtype, 0 for transparent, or None. `format` is
-    the file's (`"JPEG"`, `"PNG"`, ...); `depth` its bits per channel. `icc` is the profile to write back.
-    `quality` is the estimated JPEG quality of the input, None for other formats; `lossless` says that a
-    format which can be either was lossless. `warnings` are sentences about what could not be kept.
+    `pixels` is `(H, W, 3)` or `(H, W, 1)`, uint8 or uint16, upright, encoded in `profile` (None: sRGB, or grey with the
+    sRGB curve). `alpha` is `(H, W)` of the same dtype, 0 for transparent, or None. `format` is the file's (`"JPEG"`,
+    `"PNG"`, ...); `depth` its bits per channel. `icc` is the profile to write back. `quality` is the estimated JPEG
+    quality of the input, None for other formats; `lossless` says that a format which can be either was lossless.
+    `warnings` are sentences about what could not be kept.
     """
 
     pixels: Pixels
@@ -79,8 +79,8 @@ class Picture:
     def preview(self, side: int) -> Floats:
         """Return the picture scaled down by area averaging so that its long side is at most `side` pixels.
 
-        sRGB floats `(3, h, w)` in [0, 1]. A picture that is small enough comes back whole. The same
-        picture gives the same preview on every machine.
+        sRGB floats `(3, h, w)` in [0, 1]. A picture that is small enough comes back whole. The same picture gives the
+        same preview on every machine.
         """
         scale = min(1.0, side / max(self.height, self.width))
         height, width = max(1, round(self.height * scale)), max(1, round(self.width * scale))
@@ -104,10 +104,9 @@ class Picture:
 class Canvas:
     """Collects a network's result from top to bottom, in the source's own profile, depth and channels.
 
-    Each band of sRGB floats is converted on arrival and rounded (never truncated), so the result costs as
-    much memory as the source's integers and no more. What sRGB could not show of the source is scaled with
-    the pixel's gain and added back. Where the result equals `source.srgb(...)`, the source's pixels come back
-    exactly.
+    Each band of sRGB floats is converted on arrival and rounded (never truncated), so the result costs as much memory
+    as the source's integers and no more. What sRGB could not show of the source is scaled with the pixel's gain and
+    added back. Where the result equals `source.srgb(...)`, the source's pixels come back exactly.
     """
 
     def __init__(self, source: Picture) -> None:
@@ -154,8 +153,8 @@ class Canvas:
 def _average_areas(planes: Floats, width: int) -> Floats:
     """Scale `(3, h, w)` down to `(3, h, width)`: each new pixel is the mean of the exact stretch it covers.
 
-    The mean of a stretch is the difference of the running sum at its two ends; an end inside a pixel takes
-    that share of it. Double precision keeps the sums exact to 1e-12 for any width.
+    The mean of a stretch is the difference of the running sum at its two ends; an end inside a pixel takes that share
+    of it. Double precision keeps the sums exact to 1e-12 for any width.
     """
     old = planes.shape[2]
     if width == old:

@@ -1,9 +1,8 @@
 """What is done with a file's colours: keep its profile, or turn the pixels into sRGB on reading.
 
-Kept are the profiles that `colour` calculates in both directions. A picture in CMYK or Lab, or one whose RGB
-profile is a lookup table, becomes sRGB by LittleCMS and is written as sRGB, because there is no exact way
-back. A damaged profile never fails a file: its bytes are left out, so that every viewer sees the colours we
-saw.
+Kept are the profiles that `colour` calculates in both directions. A picture in CMYK or Lab, or one whose RGB profile is
+a lookup table, becomes sRGB by LittleCMS and is written as sRGB, because there is no exact way back. A damaged profile
+never fails a file: its bytes are left out, so that every viewer sees the colours we saw.
 """
 
 import io
@@ -75,8 +74,8 @@ def _plan_lookup_table(mode: str, icc: bytes, deep: bool) -> ColourPlan:
             pass
         else:
             if deep:
-                # LittleCMS, as Pillow offers it, knows 8 bits only; 16 bits in the right profile are worth more
-                # than exact colours for the network.
+                # LittleCMS, as Pillow offers it, knows 8 bits only; 16 bits in the right profile are worth more than
+                # exact colours for the network.
                 return ColourPlan(_plain, icc=icc, warnings=("its colour profile was only approximated",))
             return ColourPlan(
                 lambda image: _with_alpha(image, to_srgb),

@@ -1,17 +1,16 @@
-"""What kind of file this is, by its content, before any decoder sees it."""
+"""What kind of file this is, by its content, before any decoder sees it.
+
+The planner's own look at the first bytes (`paths.sniff`) names the format; here is what only a decoder wants to know.
+"""
 
 from pathlib import Path
 
-from lowlight_cli.images.directory import TIFF_STARTS, Directory, TiffBlock
+from lowlight_cli.images.directory import Directory, TiffBlock
+from lowlight_cli.paths import SNIFF_BYTES, sniff
 
 # Enough for every signature and for the first directories of a raw file.
 HEAD_BYTES = 1 << 16
 
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_RAW_STARTS = (
-    b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM", b"HEAPCCDR",
-    b"IIII", b"MMMMRaw",
-)  # fmt: skip
 _FOREIGN = {
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
@@ -33,16 +32,6 @@ _FOREIGN = {
     b"<html": "web page",
 }
 
-_FAMILIAR = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"GIF8": "GIF",
-    b"RIFF": "WebP",
-    b"BM": "BMP",
-}
-
 _SUB_DIRECTORIES = 0x014A
 _PHOTOMETRIC = 0x0106
 _DNG_VERSION = 0xC612
@@ -51,16 +40,11 @@ _RAW_PHOTOMETRICS = (32803, 34892)
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return `"HEIF"` or `"RAW"` for the files that need an extra, None for all others."""
-    if head[4:8] == b"ftyp":
-        brands = {head[8:12], *(head[place : place + 4] for place in range(16, min(_box_size(head), 64), 4))}
-        if head[8:12] == b"crx ":
-            return "RAW"
-        if b"avif" not in brands and b"avis" not in brands and brands & _HEIF_BRANDS:
-            return "HEIF"
-    if head.startswith(_RAW_STARTS) or (head[:4] in TIFF_STARTS and _is_tiff_raw(head)):
+    """Name the format of a file that begins with `head` (`"JPEG"`, `"RAW"`, ...), or return None."""
+    format = sniff(head[:SNIFF_BYTES])
+    if format == "tiff" and _is_tiff_raw(head):
         return "RAW"
-    return None
+    return format.upper() if format else None
 
 
 def foreign_name(head: bytes) -> str | None:
@@ -68,14 +52,34 @@ def foreign_name(head: bytes) -> str | None:
     return next((name for start, name in _FOREIGN.items() if head.startswith(start)), None)
 
 
-def familiar_name(head: bytes) -> str | None:
-    """Return the name of a format that we read, by its signature alone."""
-    return next((name for start, name in _FAMILIAR.items() if head.startswith(start)), None)
-
-
 def is_lossless_webp(head: bytes) -> bool:
     """Return whether this is a WebP stored without loss; other formats say so by their name."""
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP" and b"VP8L" in head[:4096]
+
+
+def bits_of_avif(head: bytes) -> int:
+    """Return the bits per channel of an AVIF: 8, 10 or 12; 8 where nothing in `head` says so.
+
+    Source: AV1 Codec ISO Media File Format Binding 1.2, section 2.3 (av1C).
+    """
+    flags = head[place + 6 : place + 7] if (place := head.find(b"av1C")) >= 0 else b""
+    is_high, is_twelve = bool(flags) and flags[0] & 0x40, bool(flags) and flags[0] & 0x20
+    return (12 if is_twelve else 10) if is_high else 8
+
+
+def colours_of_avif(head: bytes) -> tuple[int, int]:
+    """Return the numbers by which an AVIF names its primaries and its curve; (2, 2), unsaid, where it names none.
+
+    Source: ISO/IEC 14496-12, 12.1.5 (colr); ITU-T H.273 for the numbers.
+    """
+    place = head.find(b"colrnclx")
+    numbers = head[place + 8 : place + 12] if place >= 0 else b""
+    return (int.from_bytes(numbers[:2], "big"), int.from_bytes(numbers[2:], "big")) if len(numbers) == 4 else (2, 2)
+
+
+def has_gain_map(head: bytes) -> bool:
+    """Return whether an AVIF holds a gain map beside its picture: the brand `tmap` says so (ISO 21496-1)."""
+    return b"tmap" in head[8:SNIFF_BYTES]
 
 
 def head_of(path: Path) -> bytes:
@@ -84,14 +88,8 @@ def head_of(path: Path) -> bytes:
         return file.read(HEAD_BYTES)
 
 
-def _box_size(head: bytes) -> int:
-    return int.from_bytes(head[:4], "big")
-
-
 def _is_tiff_raw(head: bytes) -> bool:
     """Tell a raw photo from an ordinary TIFF, whose reader would find its thumbnail only."""
-    if head[8:10] == b"CR":
-        return True
     try:
         block = TiffBlock(head)
         first = block.first()

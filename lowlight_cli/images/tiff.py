@@ -1,8 +1,8 @@
 """TIFF with 8 or 16 bits per channel, grey or colour, with or without alpha, one page or several.
 
-Pillow cannot write 16-bit colour. The file begins with the picture's EXIF block, which is itself a TIFF
-without pixels: its entries and the makers' notes keep every offset, and need not be understood to stay whole.
-Strips and a new first directory follow behind it.
+Pillow cannot write 16-bit colour. The file begins with the picture's EXIF block, which is itself a TIFF without pixels:
+its entries and the makers' notes keep every offset, and need not be understood to stay whole. Strips and a new first
+directory follow behind it.
 
 Source: TIFF 6.0; Adobe TIFF Technical Note 3 (deflate).
 """
@@ -21,8 +21,7 @@ from lowlight_cli.images.directory import TiffBlock
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _DEFLATE, _HORIZONTAL_PREDICTOR, _GREY, _RGB, _UNASSOCIATED_ALPHA, _INCHES = 8, 2, 1, 2, 2, 2
 
-# Entries of the EXIF block that describe the layout of a file, not the picture: they are ours to write, or
-# stale.
+# Entries of the EXIF block that describe the layout of a file, not the picture: they are ours to write, or stale.
 _LAYOUT = frozenset([
     *range(254, 267), 273, *range(277, 285), *range(286, 298), *range(301, 304), *range(317, 344), 347,
     *range(512, 533), 700, 34377, 34675,

@@ -1,8 +1,7 @@
 """An opened Pillow image to a `Picture`: every mode, every depth, upright.
 
-Pillow reduces 16-bit colour to 8 bits while unpacking, by taking the high byte of each value. Decoding a
-second time with the byte order named the wrong way round yields the low bytes; both together are the 16 bits
-of the file.
+Pillow reduces 16-bit colour to 8 bits while unpacking, by taking the high byte of each value. Decoding a second time
+with the byte order named the wrong way round yields the low bytes; both together are the 16 bits of the file.
 """
 
 import re
@@ -20,6 +19,7 @@ from lowlight_cli.errors import InputError
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, tags_of
 from lowlight_cli.images.picture import Picture, Pixels
+from lowlight_cli.images.planar import read_planes
 from lowlight_cli.images.profiles import Convert, plan_colour
 
 Reopen = Callable[[], AbstractContextManager[ImageFile.ImageFile]]
@@ -33,7 +33,9 @@ _DEEP_COLOUR = re.compile("(RGB|RGBX|RGBA|RGBa|LA);16[BLN]")
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
 _PLANAR_CONFIGURATION = 284
+_EXTRA_SAMPLES = 338
 _SAMPLE_FORMAT = 339
+_PREMULTIPLIED = 1
 
 
 class _Samples(NamedTuple):
@@ -55,9 +57,11 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
         icc = profile_of_png(image.info, grey=image.mode in ("1", "L", "LA", "I;16") or raw == "LA;16B")
     colour = plan_colour("LA" if raw == "LA;16B" else image.mode, icc, deep=depth == 16)
     warnings = [*colour.warnings, *_refuse_or_warn(image, raw, depth)]
+    planes = _in_planes(image, depth) if _needs_planes(image) else None
     if is_deep := _is_deep_colour(image):
         _set_raw_mode(image, _first_pass(raw))
-    image.load()
+    if planes is None:
+        image.load()
     # All that the image knows is asked first: once unpacked, it may be closed to free its memory.
     orientation, (tags, tag_warnings) = orientation_to_undo(image), tags_of(image)
     plain = Picture(
@@ -69,7 +73,9 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
         quality=jpeg_quality(image),
         warnings=(*warnings, *tag_warnings),
     )
-    if is_deep:
+    if planes is not None:
+        samples = planes
+    elif is_deep:
         samples = _deep_colour(image, raw, reopen)
     elif most_of_ppm > 255:
         samples = _deep_ppm(image, most_of_ppm, reopen)
@@ -108,7 +114,7 @@ def picture_from_image(image: Image.Image) -> Picture:
 def depth_of(image: ImageFile.ImageFile) -> int:
     """Return the bits per channel of the picture that `picture_of` makes of an opened image: 8 or 16."""
     is_deep = _is_deep_colour(image) or _most_of_ppm(image) > 255 or image.mode.startswith(("I", "F"))
-    return 16 if is_deep else 8
+    return 16 if is_deep or (_needs_planes(image) and 16 in _tiff_tag(image, _BITS_PER_SAMPLE)) else 8
 
 
 def _shallow(image: Image.Image, convert: Convert) -> _Samples:
@@ -134,11 +140,11 @@ def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[st
             "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
             "convert it to 16 bits first"
         )
-    if _is_planar(image) and image.mode in ("LA", "La"):
-        raise InputError("its grey and its transparency lie apart in the file, which is not supported")
     is_deep_file = 16 in _tiff_tag(image, _BITS_PER_SAMPLE) or _DEEP_COLOUR.fullmatch(raw) is not None
     if depth == 8 and is_deep_file:
         return ["of its 16 bits per channel only 8 could be read"]
+    if depth == 8 and image.format == "HEIF" and (bits := image.info.get("bit_depth", 8)) > 8:
+        return [f"of its {bits} bits per channel only 8 could be read"]
     return []
 
 
@@ -167,11 +173,33 @@ def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
     return _DEEP_COLOUR.fullmatch(_raw_mode(image)) is not None and not composed and not _is_planar(image)
 
 
+def _needs_planes(image: ImageFile.ImageFile) -> bool:
+    """Tell a TIFF whose channels lie apart where Pillow would read 8 bits of 16, or take alpha for what it is not."""
+    has_more = 16 in _tiff_tag(image, _BITS_PER_SAMPLE) or image.mode in ("LA", "La", "RGBA")
+    return _is_planar(image) and has_more and image.mode in ("LA", "La", "RGB", "RGBX", "RGBA")
+
+
+def _in_planes(image: ImageFile.ImageFile, depth: int) -> _Samples:
+    assert image.fp is not None  # it was opened just now
+    image.fp.seek(0)
+    content = image.fp.read()
+    names = image.getbands()
+    planes = read_planes(content, page=image.tell(), planes=len(names), bits=depth)
+    colours = len(names) if image.mode == "RGB" else len(names) - 1
+    pixels: Pixels = planes[..., :colours].copy()
+    if names[-1] not in "Aa":
+        return _Samples(pixels, None)
+    alpha: Pixels = planes[..., -1].copy()
+    if _PREMULTIPLIED in _tiff_tag(image, _EXTRA_SAMPLES):
+        _divide_by_alpha(pixels, alpha)
+    return _Samples(pixels, alpha)
+
+
 def _first_pass(raw: str) -> str:
     """Return the raw mode that unpacks the high bytes as they are.
 
-    Pillow divides premultiplied values by alpha while unpacking, which is wrong for one byte of two. Grey
-    with alpha needs one pass only: its four bytes a pixel are what Pillow calls RGBA.
+    Pillow divides premultiplied values by alpha while unpacking, which is wrong for one byte of two. Grey with alpha
+    needs one pass only: its four bytes a pixel are what Pillow calls RGBA.
     """
     return "RGBA" if raw == "LA;16B" else raw.replace("RGBa", "RGBA")
 
@@ -243,10 +271,10 @@ def _keyed_alpha(pixels: Pixels, key: object) -> Pixels | None:
 
 
 def _divide_by_alpha(pixels: Pixels, alpha: Pixels) -> None:
+    top = float(np.iinfo(pixels.dtype).max)
     for rows in _bands(pixels.shape[1], pixels.shape[0]):
         share = alpha[rows, :, None].astype(np.float64)
-        whole = np.rint(pixels[rows] * 65535.0 / np.maximum(share, 1))
-        pixels[rows] = np.minimum(whole, 65535).astype(np.uint16)
+        pixels[rows] = np.minimum(np.rint(pixels[rows] * top / np.maximum(share, 1)), top)
 
 
 def _turned(array: NDArray[np.generic], orientation: int) -> Pixels:
@@ -274,9 +302,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _is_planar(image: ImageFile.ImageFile) -> bool:
-    """Tell a compressed TIFF whose channels lie apart: there, Pillow knows high bytes only."""
-    compressed = bool(image.tile) and image.tile[0].codec_name == "libtiff"
-    return compressed and 2 in _tiff_tag(image, _PLANAR_CONFIGURATION)
+    return len(image.getbands()) > 1 and 2 in _tiff_tag(image, _PLANAR_CONFIGURATION)
 
 
 def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:

@@ -1,4 +1,7 @@
-"""Which suffixes and which first bytes belong to which format: tables, and the one look at a file."""
+"""Which suffixes and which first bytes belong to which format: the one table, and the one look at a file.
+
+The planner goes by them, and so do the rooms that decode and write: `images` adds what each format can hold.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +17,9 @@ SNIFF_BYTES = 64
 class Media:
     """What a planner looks for.
 
-    `suffixes` maps a lower-case suffix to its format; a format's first suffix is the one given to new files.
-    `sniff` names the format of a file's first `SNIFF_BYTES` bytes, or gives None. `written_as` maps a format
-    that is only read to the one its result is written in.
+    `suffixes` maps a lower-case suffix to its format; a format's first suffix is the one given to new files. `sniff`
+    names the format of a file's first `SNIFF_BYTES` bytes, or gives None. `written_as` maps a format that is only read
+    to the one its result is written in.
     """
 
     noun: str
@@ -28,9 +31,13 @@ class Media:
         """Return the format a suffix stands for, in any case, or None."""
         return self.suffixes.get(suffix.lower())
 
+    def suffixes_of(self, format: str) -> tuple[str, ...]:
+        """Return the suffixes of a format, the usual one first: `.jpg`, `.jpeg`, ... for jpeg."""
+        return tuple(suffix for suffix, name in self.suffixes.items() if name == format)
+
     def usual_suffix(self, format: str) -> str:
         """Return the suffix that new files of a format get: `.jpg` for jpeg."""
-        return next(suffix for suffix, name in self.suffixes.items() if name == format)
+        return self.suffixes_of(format)[0]
 
     def format_called(self, name: str) -> str:
         """Return the writable format that a person calls `name` (`jpeg`, `JPG`); SettingsError if none is."""
@@ -77,9 +84,13 @@ _PICTURE_MARKS = (
     ("raw", 0, b"FUJIFILMCCD-RAW"),
     ("raw", 0, b"IIRO"),
     ("raw", 0, b"IIRS"),
+    ("raw", 0, b"MMOR"),
     ("raw", 0, b"IIU\0"),
+    ("raw", 0, b"IIII"),
+    ("raw", 0, b"MMMMRaw"),
     ("raw", 0, b"FOVb"),
     ("raw", 0, b"\0MRM"),
+    ("raw", 0, b"HEAPCCDR"),
     ("raw", 8, b"CR\x02\x00"),
     ("tiff", 0, b"II*\0"),
     ("tiff", 0, b"MM\0*"),

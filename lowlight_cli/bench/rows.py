@@ -1,0 +1,139 @@
+"""Results of `lowlight bench` as data, and their way to JSON lines and back."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Literal, cast, get_args
+
+from lowlight_cli.errors import InputError
+
+SCHEMA = 1
+
+Kind = Literal["calibration", "picture", "start", "files", "zero-shot"]
+Unit = Literal["GMAC", "GB", "Mpx", "runs", "photos", "steps"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what the measurements were made."""
+
+    processor: str
+    device: str
+    precision: str
+    threads: int
+    lowlight: str
+    torch: str
+    python: str
+    system: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that `--json` prints first."""
+        return {"schema": SCHEMA, "kind": "machine", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One case, measured several times.
+
+    One measurement did `amount` of `unit`; `seconds` and `relative` hold what each took, in seconds and as multiples
+    of the calibration around it. `peak_bytes` is a whole process's memory, `gpu_bytes` that of its tensors on a GPU.
+    `parameters` counts the model's numbers, `gmacs` its multiply-adds for 256x256 pixels, in thousands of millions.
+    """
+
+    kind: Kind
+    name: str
+    size: str
+    amount: float
+    unit: Unit
+    seconds: tuple[float, ...]
+    relative: tuple[float, ...]
+    tile: int | None = None
+    peak_bytes: int | None = None
+    gpu_bytes: int | None = None
+    parameters: int | None = None
+    gmacs: float | None = None
+
+    @property
+    def median(self) -> float:
+        """Seconds of the middle measurement."""
+        return median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles, as a share of the median."""
+        return _quartile_distance(self.seconds) / 2 / self.median
+
+    @property
+    def per_second(self) -> float:
+        """How much of the unit is done in a second."""
+        return self.amount / self.median
+
+    @property
+    def relative_median(self) -> float:
+        """The middle of what measurements took as multiples of their calibration."""
+        return median(self.relative)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that `--json` prints for this row."""
+        told = {"median": self.median, "spread": self.spread, "per_second": self.per_second}
+        return {"schema": SCHEMA, **asdict(self), **told}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A machine and what was measured on it."""
+
+    machine: Machine
+    rows: tuple[BenchRow, ...]
+
+
+def read_report(path: Path) -> Report:
+    """Read what `lowlight bench --json` printed; raises InputError when the file holds something else."""
+    try:
+        objects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} as a report of `lowlight bench --json`: {error}") from error
+    try:
+        (machine,) = (each for each in objects if each["kind"] == "machine")
+        rows = tuple(_row(each) for each in objects if each["kind"] in get_args(Kind))
+        # Only said, never computed with.
+        return Report(Machine(**_own(machine, Machine)), rows)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no report of `lowlight bench --json` (schema {SCHEMA})") from error
+
+
+def _own(held: Mapping[str, object], kind: type[Machine] | type[BenchRow]) -> dict[str, object]:
+    if held["schema"] != SCHEMA:
+        raise ValueError(held["schema"])
+    return {field.name: held[field.name] for field in fields(kind)}
+
+
+def _row(held: Mapping[str, object]) -> BenchRow:
+    values = _own(held, BenchRow)
+    for name in ("seconds", "relative"):
+        numbers = tuple(float(each) for each in cast(Sequence[float], values[name]))
+        if not all(math.isfinite(each) and each > 0 for each in numbers) or (name == "seconds" and not numbers):
+            raise ValueError(name)
+        values[name] = numbers
+    return BenchRow(**values)  # type: ignore[arg-type]  # from JSON; what is computed with was checked above
+
+
+def _quartile_distance(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return high - low
+
+
+def log_median(values: Sequence[float]) -> tuple[float, float]:
+    """Return the logarithm of the values' median, and its standard error.
+
+    The error is 1.253 sigma / sqrt(n), that of a median of normal numbers, with sigma from the quartiles, which a
+    few measurements that were disturbed do not move.
+    """
+    logs = [math.log(value) for value in values]
+    sigma = _quartile_distance(logs) / 1.349
+    return median(logs), 1.253 * sigma / math.sqrt(len(logs))

@@ -1,0 +1,134 @@
+"""What `lowlight bench --pairs` shows: a row for each picture and method, then each method's means."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from lowlight_cli.cli import options as opt
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.pairs import Split, find_pairs
+from lowlight_cli.settings import Compute
+
+if TYPE_CHECKING:
+    from lowlight_cli.metrics import Quality, Score, ScoreName
+    from lowlight_cli.quality import MethodSummary, QualityRow, Sample
+
+_SHEET_SIDE = 320
+_COLUMNS = ("PSNR", "SSIM", "PSNR GT-mean", "SSIM GT-mean", "mean", "seconds")
+
+
+@dataclass(frozen=True)
+class QualityWanted:
+    """Which pictures are measured against which, with which models and scores, and where they are drawn."""
+
+    pairs: tuple[Path, Path]
+    models: Sequence[str]
+    weights: Sequence[Path]
+    compute: Compute
+    split: Split | None = None
+    scores: Sequence[str] = ()
+    sheet: Path | None = None
+    overwrite: bool = False
+    offline: bool = False
+
+
+def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Measure and print; raises typer.Exit(1) when a picture failed, and what loading models raises."""
+    sheet = wanted.sheet
+    names = [cast("ScoreName", opt.one_of(name, ("lpips", "brisque"), "--score")) for name in wanted.scores]
+    if names and wanted.offline:
+        raise SettingsError("--score fetches weights of its own, so it does not go with --offline")
+    if sheet and sheet.exists() and not wanted.overwrite:
+        raise SettingsError(f"{sheet} exists; --overwrite replaces it")
+    found = find_pairs(*wanted.pairs, split=wanted.split)
+    from lowlight_cli.metrics import load_score
+    from lowlight_cli.quality import load_methods, measure_samples, samples_of, summarise, write_quality_sheet
+
+    samples = samples_of(found)
+    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(samples), noun="pictures", quiet=quiet) as show:
+        scores: dict[str, Score] = {name: load_score(name) for name in names}
+        methods = load_methods(wanted.models, weights=wanted.weights, compute=wanted.compute, offline=wanted.offline)
+        side = _SHEET_SIDE if sheet else 0
+        measured = measure_samples(samples, methods, scores=scores, thumbnail_side=side)
+        table = _Table(samples, list(methods), names, as_json=as_json)
+        rows = list(_followed(measured, table, show, len(methods)))
+        for summary in summarise(rows):
+            table.close(summary)
+        if sheet:
+            write_quality_sheet(sheet, rows, overwrite=wanted.overwrite)
+            show.say(f"sheet: {sheet}")
+        failed = len({row.sample for row in rows if row.error})
+        if failed:
+            show.tell(f"{failed} of {len(samples)} pictures failed")
+            raise typer.Exit(LowlightError.exit_code)
+
+
+def _followed(rows: "Iterator[QualityRow]", table: "_Table", show: Show, methods: int) -> "Iterator[QualityRow]":
+    """Pass rows on as they come, printed; a picture whose every method is through advances the progress."""
+    told: LowlightError | None = None
+    for number, row in enumerate(rows, 1):
+        table.add(row)
+        if row.error and row.error is not told:  # a picture that cannot be read fails once for all methods
+            show.tell(f"{row.sample.name}, {row.method}: {row.error}")
+            told = row.error
+        if number % methods == 0:
+            show.advance(row.sample.name)
+        yield row
+
+
+class _Table:
+    """Prints rows on stdout as they come: a table for people, or one JSON object a line."""
+
+    def __init__(
+        self, samples: "Sequence[Sample]", methods: Sequence[str], scores: Sequence[str], *, as_json: bool
+    ) -> None:
+        self._as_json = as_json
+        self._scores = scores
+        self._closing = False
+        self._name_width = max(len(_plain(name)) for name in ["mean of 99999", *(each.name for each in samples)])
+        self._method_width = max(map(len, methods))
+        if not as_json:
+            self._line("picture", "method", (*_COLUMNS, *scores))
+
+    def add(self, row: "QualityRow") -> None:
+        """Print one result."""
+        if self._as_json:
+            typer.echo(json.dumps(row.as_json()))
+        elif not row.error:
+            self._line(row.sample.name, row.method, self._cells(row))
+
+    def close(self, summary: "MethodSummary") -> None:
+        """Print one method's means, after all results."""
+        if self._as_json:
+            typer.echo(json.dumps(summary.as_json()))
+            return
+        if not self._closing:
+            self._closing = True
+            typer.echo("")
+        self._line(f"mean of {summary.pairs}", summary.method, self._cells(summary))
+
+    def _cells(self, row: "QualityRow | MethodSummary") -> list[str]:
+        cells = [*_quality_cells(row.quality), f"{row.mean:.3f}", f"{row.seconds:.3f}"]
+        return cells + [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in self._scores]
+
+    def _line(self, name: str, method: str, cells: Sequence[str]) -> None:
+        widths = [len(title) for title in (*_COLUMNS, *self._scores)]
+        numbers = "  ".join(cell.rjust(max(width, 7)) for cell, width in zip(cells, widths, strict=True))
+        typer.echo(f"{_plain(name):<{self._name_width}}  {method:<{self._method_width}}  {numbers}")
+
+
+def _quality_cells(quality: "Quality | None") -> list[str]:
+    if quality is None:
+        return ["-"] * 4
+    plain = (f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")
+    return [*plain, f"{quality.psnr_gt_mean:.2f}", f"{quality.ssim_gt_mean:.4f}"]
+
+
+def _plain(name: str) -> str:
+    """Escape what is no text in a file's name, and line breaks."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")

@@ -1,0 +1,225 @@
+"""`lowlight video`: clips frame by frame, with sound, timing and calm."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from lowlight_cli.cli import options as opt
+from lowlight_cli.cli.files import Report, describe, named_inputs, tell_plan
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.paths import Plan, plan_jobs
+from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
+from lowlight_cli.video import CLIPS, Film, Span, read_time
+from lowlight_cli.video.settings import read_arguments
+
+if TYPE_CHECKING:
+    from lowlight_cli.clip import ClipProgress, ClipResult
+    from lowlight_cli.results import FileResult
+
+_FILM, _PART, _LIGHT = "Film", "Part", "Light"
+_LINE_SECONDS = 30.0
+
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        help="h264, hevc, vp9, av1, or an encoder of ffmpeg's.", show_default="the clip's", rich_help_panel=_FILM
+    ),
+]
+Crf = Annotated[
+    float | None,
+    typer.Option(min=0, max=63, help="Quality; lower is better.", show_default="h264 18", rich_help_panel=_FILM),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="The encoder's speed.", show_default="h264 medium", rich_help_panel=_FILM),
+]
+PixelFormat = Annotated[
+    str | None,
+    typer.Option("--pix-fmt", help="Such as yuv420p10le.", show_default="like the clip's", rich_help_panel=_FILM),
+]
+EncoderArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder-arg", metavar="NAME=VALUE", help="Handed to the encoder; repeatable.", rich_help_panel=_FILM
+    ),
+]
+ClipFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="mp4, mov, mkv, webm, ...", show_default="the input's", rich_help_panel=_FILM),
+]
+Start = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begin here: seconds or [HH:]MM:SS.mmm.", rich_help_panel=_PART)
+]
+End = Annotated[str | None, typer.Option(metavar="TIME", help="End here.", rich_help_panel=_PART)]
+SideBySide = Annotated[
+    bool, typer.Option("--side-by-side", help="Show the original at the left.", rich_help_panel=_FILM)
+]
+ContactSheet = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, max=100, help="Also write N frames, before and after, as *_sheet.png.",
+        show_default=False, rich_help_panel=_FILM,
+    ),
+]  # fmt: skip
+StabilizeLight = Annotated[
+    bool,
+    typer.Option("--stabilize-light/--no-stabilize-light", help="Calm flickering light.", rich_help_panel=_LIGHT),
+]
+StabilizeStrength = Annotated[float, typer.Option(min=0, max=1, help="How calm: 0 not at all.", rich_help_panel=_LIGHT)]
+FramesPerBatch = Annotated[
+    int,
+    typer.Option(min=1, max=64, help="Frames handed to the device before waiting for it.", rich_help_panel="Compute"),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Keep what is finished, and go on from it after a kill.", rich_help_panel="Batch"),
+]
+
+
+def video(
+    inputs: opt.Inputs = None,
+    output: opt.Output = None,
+    suffix: opt.Suffix = None,
+    format: ClipFormat = None,
+    codec: Codec = Film.codec,
+    crf: Crf = Film.crf,
+    preset: PresetOption = Film.preset,
+    pixel_format: PixelFormat = Film.pixel_format,
+    encoder_arguments: EncoderArguments = None,
+    metadata: opt.MetadataOption = Encoding.metadata,
+    overwrite: opt.Overwrite = False,
+    side_by_side: SideBySide = False,
+    contact_sheet: ContactSheet = 0,
+    preserve_times: opt.PreserveTimes = False,
+    start: Start = None,
+    end: End = None,
+    stabilize_light: StabilizeLight = True,
+    stabilize_strength: StabilizeStrength = 1.0,
+    model: opt.Model = DEFAULT_MODEL,
+    weights: opt.WeightsOption = None,
+    dilations: opt.Dilations = None,
+    offline: opt.Offline = False,
+    strength: opt.Strength = Tone.strength,
+    exposure: opt.Exposure = Tone.exposure,
+    protect_highlights: opt.ProtectHighlights = Tone.protect_highlights,
+    denoise: opt.Denoise = None,
+    device: opt.Device = Compute.device,
+    precision: opt.PrecisionOption = Compute.precision,
+    tile: opt.Tile = "auto",
+    overlap: opt.Overlap = Compute.tiling.overlap,
+    frames_per_batch: FramesPerBatch = 1,
+    max_megapixels: opt.MaxPixels = None,
+    recursive: opt.Recursive = False,
+    files_from: opt.FilesFrom = None,
+    null_separated: opt.NullSeparated = False,
+    resume: Resume = False,
+    dry_run: opt.DryRun = False,
+    fail_fast: opt.FailFast = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Make dark clips bright, clean and calm; sound, timing and tags are kept.
+
+    [bold]lowlight video clip.mp4[/bold]                       writes clip_lowlight.mp4
+    [bold]lowlight video clip.mov --start 0:10 --end 0:20 --side-by-side[/bold]
+    [bold]lowlight video night/ -o bright/ --resume[/bold]     a killed run goes on
+    """
+    tone = Tone(strength, exposure, protect_highlights, denoise)
+    opt.one_of(metadata, get_args(Metadata), "--metadata")
+    opt.one_of(precision, get_args(Precision), "--precision")
+    compute = Compute(device, cast(Precision, precision), opt.read_tiling(tile, overlap))
+    film = Film(codec, crf, preset, pixel_format, read_arguments(encoder_arguments or []))
+    span = Span(*(() if start is None else (read_time(start, "--start"),)))
+    if end is not None:
+        span = Span(span.start, read_time(end, "--end"))
+    network = opt.read_dilations(dilations)
+    if weights is not None and model == DEFAULT_MODEL:
+        model = weights.stem
+    plan = plan_jobs(
+        named_inputs(inputs, files_from, null_separated=null_separated),
+        media=CLIPS,
+        output=output,
+        recursive=recursive,
+        suffix=suffix,
+        format=format,
+        model=model,
+        overwrite=overwrite,
+    )
+    _refuse_streams(plan)
+    if dry_run:
+        tell_plan(plan, as_json=as_json)
+        return
+    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), noun="clips", quiet=quiet) as show:
+        report = Report(plan, show, as_json=as_json)
+        if plan.jobs:
+            from lowlight_cli.clip import ClipSettings, check_film, enhance_clips
+            from lowlight_cli.enhancer import load_enhancer
+
+            settings = ClipSettings(
+                tone,
+                film,
+                span,
+                cast(Metadata, metadata),
+                stabilize_strength if stabilize_light else 0.0,
+                side_by_side,
+                contact_sheet,
+                frames_per_batch,
+                resume,
+                overwrite,
+                preserve_times,
+                fail_fast,
+                ClipSettings.most_pixels if max_megapixels is None else round(max_megapixels * 1e6),
+            )
+            check_film(film)
+            enhancer = load_enhancer(
+                model,
+                weights=weights,
+                compute=compute,
+                network=network,
+                denoise=denoise,
+                offline=offline,
+                on_download=show.step,
+            )
+            show.say(describe(enhancer))
+            # An interrupt must end the work at once, not when the generator happens to be collected.
+            with closing(enhance_clips(plan.jobs, enhancer, settings)) as work:
+                report.follow(_drawn(work, show))
+        report.close()
+
+
+def _refuse_streams(plan: Plan) -> None:
+    if any(job.input is None or job.output is None for job in plan.jobs):
+        raise SettingsError("clips are read from files and written to files, not - streams: name an --output")
+
+
+def _drawn(work: "Iterable[ClipProgress | ClipResult]", show: Show) -> "Iterator[FileResult]":
+    """Draw progress and hand the results on."""
+    from lowlight_cli.clip import ClipProgress
+
+    last_line = time.monotonic()
+    for told in work:
+        if not isinstance(told, ClipProgress):
+            yield told
+            continue
+        show.step(told.done, told.total or told.done)
+        if not sys.stderr.isatty() and time.monotonic() - last_line >= _LINE_SECONDS:
+            last_line = time.monotonic()
+            show.say(_line(told))
+
+
+def _line(told: "ClipProgress") -> str:
+    of = "" if told.total is None else f" of about {told.total}"
+    left = "" if told.seconds_left is None else f", {_clock(told.seconds_left)} left"
+    return f"{told.input}: frame {told.done}{of}, {told.frames_per_second:.1f} frames a second{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

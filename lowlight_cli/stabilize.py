@@ -1,0 +1,183 @@
+"""Calm light: brightness and colour that waver from frame to frame are smoothed in time; motion is not.
+
+What wavers is known from tiny pictures: the logarithm of each frame before (`shown`) and after (`made`) enhancement,
+averaged over cells. From those of the frames around it, a frame gets a correction of two parts:
+
+- *Global.* The median over cells of made(k) - made(k-1) tells how much brighter the result became, and things that
+  move do not disturb a median. Summed up it is the light's path in time; a straight line fitted to the path around the
+  frame is where the light ought to be. A line, so that fades are followed without lag; its slope is shrunk towards
+  zero as far as chance explains it (James and Stein's factor), so that noise alone gives the quieter mean.
+- *Local.* The gain made - shown, beyond its median, is averaged in time cell by cell, but only over frames in which
+  the cell showed the same thing: where something moves nothing is mixed, and nothing ghosts.
+
+Frames beyond a cut or a lasting step of the light do not count. All of it is a pure function of the window, so a run
+that goes on after a kill needs nothing but the tiny pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+LOOK_AHEAD = 12
+"""Frames after a frame that its correction depends on."""
+LOOK_BACK = 24
+"""Frames before it."""
+
+_CELLS, _CELL_PIXELS = 32, 8  # along the long side: at most so many cells, and none smaller
+_FLOOR = 0.02  # added before logarithms: below it, light is noise
+_CUT = 0.25  # typical change of a cell's log light, beyond the common change, that makes another picture
+_STEP = 0.15  # lasting change of the common log light between neighbours that is no wavering
+_STEP_FRAMES = 6
+_BEND, _BEND_FRAMES = 0.06, 5  # how far so many frames together may lie beside the line
+_SAME = 0.08  # change of a cell's log light, beyond the common change, up to which it shows the same thing
+_MOST_GLOBAL, _MOST_LOCAL = 0.4, 0.2
+
+Cells = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Light:
+    """A frame's light: log cells `(3, h, w)` before and after enhancement, and how it follows the frame before.
+
+    `change` is the common change `(3,)` of the log light of the result; `is_cut` says that another picture begins.
+    """
+
+    shown: Cells
+    made: Cells
+    change: Cells
+    is_cut: bool
+
+
+def measure_light(original: Tensor, result: Tensor, before: Light | None = None) -> Light:
+    """Measure a frame: both `(1, 3, H, W)` in [0, 1], floats, on one device; `before` is the frame before it."""
+    height, width = original.shape[-2:]
+    scale = min(1 / _CELL_PIXELS, _CELLS / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    both = torch.cat((F.adaptive_avg_pool2d(original.float(), size), F.adaptive_avg_pool2d(result.float(), size)))
+    shown, made = (both.clamp_min(0) + _FLOOR).log().cpu().numpy()
+    if before is None or before.shown.shape != shown.shape:
+        return Light(shown, made, np.zeros(3, np.float32), is_cut=True)
+    change = np.median((made - before.made).reshape(3, -1), axis=1).astype(np.float32)
+    moved = (shown - before.shown).mean(0)
+    is_cut = float(np.mean(np.abs(moved - np.median(moved)))) > _CUT
+    return Light(shown, made, change, is_cut)
+
+
+def correction(window: Sequence[Light], place: int, *, strength: float = 1.0) -> Cells:
+    """Return what to add to the log light of the frame at `place`, `(3, h, w)`; zeros where nothing wavers.
+
+    `window` holds up to `LOOK_BACK` frames before the frame, itself, and up to `LOOK_AHEAD` after.
+    """
+    first, last = _scene(window, place)
+    path = np.cumsum([light.change for light in window[first : last + 1]], axis=0)
+    first, last, path = _between_steps(path, first, place)
+    wanted = _fitted(path, place - first)
+    common = np.clip(wanted - path[place - first], -_MOST_GLOBAL, _MOST_GLOBAL)
+    local = _local(window[first : last + 1], place - first)
+    total: Cells = (strength * (common[:, None, None] + local)).astype(np.float32)
+    return total
+
+
+def apply_correction(result: Tensor, log_gain: Cells) -> Tensor:
+    """Return `result`, `(1, 3, H, W)` in [0, 1], with its log light moved by the cells of `log_gain`."""
+    height, width = result.shape[-2:]
+    cells = torch.from_numpy(log_gain).to(result.device).exp()
+    # Bilinear interpolation as two small matrix products: several times as fast as F.interpolate on a CPU.
+    down = _interpolation(height, cells.shape[-2], result.device)
+    across = _interpolation(width, cells.shape[-1], result.device)
+    gain = down @ cells @ across.T
+    return result.float().add(_FLOOR).mul_(gain).sub_(_FLOOR).clamp_(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _interpolation(length: int, cells: int, device: torch.device) -> Tensor:
+    """Return the matrix `(length, cells)` that interpolates linearly between the cells' centres."""
+    place = ((torch.arange(length, device=device) + 0.5) * cells / length - 0.5).clamp(0, cells - 1)
+    return (1 - (place[:, None] - torch.arange(cells, device=device)).abs()).clamp_min(0)
+
+
+def _scene(window: Sequence[Light], place: int) -> tuple[int, int]:
+    """Return the first and last place of the frames around `place` with no cut between."""
+    first = place
+    while first > 0 and not window[first].is_cut:
+        first -= 1
+    last = place
+    while last + 1 < len(window) and not window[last + 1].is_cut:
+        last += 1
+    return first, last
+
+
+def _between_steps(path: Cells, first: int, place: int) -> tuple[int, int, Cells]:
+    """Narrow the frames to those between the lasting steps of the path nearest to `place`."""
+    level = path.mean(axis=1)
+    change = np.abs(np.diff(level))
+    low, high = 0, len(level)
+    for at in np.flatnonzero(change > max(_STEP * 2 / 3, 3 * float(np.median(change)) if len(change) else 0)) + 1:
+        before, after = level[max(at - _STEP_FRAMES, 0) : at], level[at : at + _STEP_FRAMES]
+        if abs(after.mean() - before.mean()) > _STEP:
+            if first + at <= place:
+                low = max(low, int(at))
+            else:
+                high = min(high, int(at))
+    return first + low, first + high - 1, path[low:high]
+
+
+def _fitted(path: Cells, place: int) -> Cells:
+    """Return the value at `place` of the line through a path `(n, 3)`, its slope shrunk by what chance explains.
+
+    Where the path bends by more than wavering does, as at the ends of a fade, the line is fitted to half as many
+    frames, and again.
+    """
+    count = len(path)
+    mean: Cells = path.mean(axis=0)
+    if count < 4:
+        return mean.astype(np.float32)
+    time = np.arange(count) - (count - 1) / 2
+    spread = float((time**2).sum())
+    slope = time @ path / spread
+    rest = (path - mean - time[:, None] * slope).astype(np.float32)
+    if count > 2 * _BEND_FRAMES and float(np.abs(_moving_mean(rest, _BEND_FRAMES)).max()) > _BEND:
+        first = max(0, place - count // 4)
+        return _fitted(path[first : place + count // 4 + 1], place - first)
+    variance = (rest**2).sum(axis=0) / (count - 2) / spread
+    kept = np.clip(1 - 4 * variance / np.maximum(slope**2, 1e-12), 0, 1)
+    fitted: Cells = (mean + kept * slope * time[place]).astype(np.float32)
+    return fitted
+
+
+def _moving_mean(values: Cells, count: int) -> Cells:
+    summed = np.cumsum(np.pad(values, ((1, 0), (0, 0))), axis=0, dtype=np.float32)
+    return ((summed[count:] - summed[:-count]) / count).astype(np.float32)
+
+
+def _local(window: Sequence[Light], place: int) -> Cells:
+    """Return the correction of each cell's gain `(3, h, w)`, beyond the common one."""
+    shown = np.stack([light.shown for light in window])
+    gain = np.stack([light.made for light in window]) - shown
+    gain -= np.median(gain, axis=(2, 3), keepdims=True)
+    weight = _sameness(shown, place)
+    steady = (weight * gain).sum(axis=0) / weight.sum(axis=0)
+    local: Cells = np.clip(steady - gain[place], -_MOST_LOCAL, _MOST_LOCAL).astype(np.float32)
+    return local
+
+
+def _sameness(shown: Cells, place: int) -> Cells:
+    """Return how surely each cell shows, since frame `place` or until it, what it shows there: `(n, 1, h, w)`, 0..1."""
+    moved = shown - shown[place]
+    moved -= np.median(moved, axis=(2, 3), keepdims=True)
+    distance = np.abs(moved).max(axis=1)
+    # What moves touches the cells around it too.
+    wide = np.pad(distance, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = np.maximum(np.maximum(wide[:, :-2], wide[:, 1:-1]), wide[:, 2:])
+    distance = np.maximum(np.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+    # And what has moved away counts as moved when it comes back: nothing is known of the time between.
+    distance[place:] = np.maximum.accumulate(distance[place:])
+    distance[: place + 1] = np.maximum.accumulate(distance[place::-1])[::-1]
+    weight: Cells = np.exp(-((distance / _SAME) ** 2))[:, None]
+    return weight

@@ -1,0 +1,162 @@
+"""Which encoder, pixel format and options a film gets: facts as a table, and one decision."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+from av.codec import Codec
+
+from lowlight_cli.errors import OutputError, SettingsError
+from lowlight_cli.video.facts import ClipFacts, Colour
+from lowlight_cli.video.settings import Film
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder as ffmpeg calls it, the options that `--crf` and `--preset` mean to it, and their defaults.
+
+    `even` says that sides of chroma planes must divide the picture's; `largest_crf` is the worst quality it knows.
+    """
+
+    name: str
+    codec: str
+    crf: float
+    largest_crf: float
+    preset_option: str
+    preset: str
+    even: bool = True
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+# The crf values look alike on dark clips: noise is gone, and what banding would show is faint.
+ENCODERS = {
+    encoder.codec: encoder
+    for encoder in (
+        Encoder("libx264", "h264", 18, 51, "preset", "medium"),
+        Encoder("libx265", "hevc", 20, 51, "preset", "fast", extra={"x265-params": "log-level=error"}),
+        Encoder(
+            "libvpx-vp9", "vp9", 24, 63, "cpu-used", "4", even=False,
+            extra={"row-mt": "1", "deadline": "good", "b": "0"},
+        ),
+        Encoder("libsvtav1", "av1", 26, 63, "preset", "8", even=False),
+        Encoder("libvpx", "vp8", 8, 63, "cpu-used", "2", even=False, extra={"b": "4M", "deadline": "good"}),
+    )
+}  # fmt: skip
+
+# What a container holds at all, where it is choosy.
+_CONTAINER_CODECS = {"webm": ("vp9", "av1", "vp8"), "flv": ("h264",), "3gp": ("h264",), "ts": ("h264", "hevc")}
+
+
+@dataclass(frozen=True)
+class FilmPlan:
+    """Everything an encoder is opened with. Sizes are in pixels, `options` are the encoder's own."""
+
+    encoder: str
+    width: int
+    height: int
+    pixel_format: str
+    time_base: Fraction
+    rate: Fraction
+    pixel_aspect: Fraction
+    colour: Colour
+    matrix: int
+    options: Mapping[str, str]
+
+
+def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, height: int) -> FilmPlan:
+    """Decide how a clip's film is encoded into a container (a key of `formats.MUXERS`), at this size.
+
+    Raises SettingsError for a codec, pixel format or crf that cannot be meant, OutputError for a codec that the
+    container does not hold.
+    """
+    encoder = choose_encoder(film.codec, facts, container)
+    options = dict(encoder.extra)
+    if film.crf is not None and film.crf > encoder.largest_crf:
+        raise SettingsError(f"--crf of {encoder.name} is at most {encoder.largest_crf:g}")
+    if encoder.crf >= 0:
+        options["crf"] = f"{encoder.crf if film.crf is None else film.crf:g}"
+    elif film.crf is not None:
+        raise SettingsError(f"{encoder.name} is not among the encoders with a known --crf; use --encoder-arg")
+    preset = film.preset or encoder.preset
+    if preset:
+        options[encoder.preset_option] = preset
+    options |= dict(film.arguments)
+    rate = facts.rate if facts.rate and facts.rate <= 240 else Fraction(30)
+    return FilmPlan(
+        encoder=encoder.name,
+        width=width,
+        height=height,
+        pixel_format=_choose_pixel_format(encoder, facts, film, width=width, height=height),
+        time_base=facts.time_base,
+        rate=rate,
+        pixel_aspect=facts.pixel_aspect,
+        colour=facts.colour,
+        matrix=facts.colour.matrix_for(facts.width if facts.turn.swaps_sides else facts.height),
+        options=options,
+    )
+
+
+def choose_encoder(wanted: str | None, facts: ClipFacts, container: str) -> Encoder:
+    """Return the encoder called `wanted`, or the one that stays nearest to the clip's codec and keeps its depth.
+
+    Raises SettingsError for a name that ffmpeg does not know as an encoder, OutputError when the container cannot
+    hold what it makes.
+    """
+    held = _CONTAINER_CODECS.get(container)
+    if wanted is not None:
+        encoder = named_encoder(wanted)
+        if held is not None and encoder.codec not in held:
+            raise OutputError(f"{container} holds {' or '.join(held)}, not {encoder.codec}; choose another --codec")
+        return encoder
+    # VP8 itself is kept by nobody's wish: VP9 does the same better, in the same containers.
+    families = ("vp9" if facts.codec == "vp8" else facts.codec, "vp9" if container == "webm" else "h264", "av1")
+    fitting = [ENCODERS[name] for name in families if name in ENCODERS and (held is None or name in held)]
+    return next((one for one in fitting if facts.depth <= 8 or _has_ten_bits(one)), fitting[0])
+
+
+def _has_ten_bits(encoder: Encoder) -> bool:
+    return any("10le" in name for name in _offered(encoder))
+
+
+def _offered(encoder: Encoder) -> list[str]:
+    return [one.name for one in Codec(encoder.name, "w").video_formats or ()]
+
+
+def named_encoder(name: str) -> Encoder:
+    """Return the encoder of a codec or of an encoder's own name; raises SettingsError for neither."""
+    if name in ENCODERS:
+        return ENCODERS[name]
+    for encoder in ENCODERS.values():
+        if encoder.name == name:
+            return encoder
+    try:
+        codec = Codec(name, "w")
+        if codec.type != "video":
+            raise ValueError
+        # An encoder that we know nothing of runs with its own defaults.
+        return Encoder(codec.name, codec.canonical_name, -1, 63, "preset", "")
+    except (av.FFmpegError, ValueError):
+        known = ", ".join((*ENCODERS, *(encoder.name for encoder in ENCODERS.values())))
+        raise SettingsError(f"there is no video encoder {name!r} here; there are {known} and others") from None
+
+
+def _choose_pixel_format(encoder: Encoder, facts: ClipFacts, film: Film, *, width: int, height: int) -> str:
+    """Keep the source's depth and chroma where the encoder can; 4:4:4 where an odd size forbids less."""
+    offered = _offered(encoder)
+    odd = encoder.even and (width % 2 or height % 2)
+    if film.pixel_format is not None:
+        if film.pixel_format not in offered:
+            raise SettingsError(f"{encoder.name} takes no pixel format {film.pixel_format!r}: {', '.join(offered)}")
+        if odd and "420" in film.pixel_format:
+            raise SettingsError(f"{encoder.name} takes {film.pixel_format} of even sides, not of {width}x{height}")
+        return film.pixel_format
+    sampled = re.search(r"4(20|22|44)p", facts.pixel_format)
+    chroma = "444" if odd else f"4{sampled[1]}" if sampled else "420"
+    depth = "10le" if facts.depth > 8 else ""
+    wishes = (f"yuv{chroma}p{depth}", f"yuv420p{depth}", f"yuv444p{depth}", "p010le" if depth else "nv12")
+    found = next((name for name in wishes if name in offered), None)
+    if found is None and depth:
+        raise OutputError(f"{encoder.name} has no 10 bits, and the film does; choose another --codec or a --pix-fmt")
+    return found or (offered[0] if offered else "yuv420p")

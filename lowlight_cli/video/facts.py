@@ -1,0 +1,221 @@
+"""What a clip is: its film's size, turn, colour and timing, read without decoding more than one frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from lowlight_cli.errors import InputError
+
+# Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
+UNSPECIFIED = 2
+_RGB_MATRIX, _MATRIX_709, _MATRIX_601 = 0, 1, 6
+_TRANSFER_PQ, _TRANSFER_HLG = 16, 18
+_FULL_RANGE = 2
+
+_HD_HEIGHT = 720
+"""From this height on, a film that does not say its matrix is taken as BT.709, below it as BT.601: as players do."""
+
+MOST_PIXELS = 8192 * 8192
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A film's colour tags: code points of ISO/IEC 23091-2, and the range (0 unsaid, 1 limited, 2 full)."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    range: int
+
+    @property
+    def is_hlg(self) -> bool:
+        """Whether this is HDR whose lower half looks like ordinary video (ITU-R BT.2100 HLG)."""
+        return self.transfer == _TRANSFER_HLG
+
+    def matrix_for(self, height: int) -> int:
+        """Return the matrix to compute with, also where the film does not say one."""
+        if self.matrix not in (_RGB_MATRIX, UNSPECIFIED, 3):
+            return self.matrix
+        return _MATRIX_709 if height >= _HD_HEIGHT else _MATRIX_601
+
+    @property
+    def is_full_range(self) -> bool:
+        """Whether black is 0 and white the largest number."""
+        return self.range == _FULL_RANGE
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How stored pixels must be turned to be upright: a mirroring left to right, then quarter turns to the left."""
+
+    quarters: int = 0
+    mirrored: bool = False
+
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether width and height change places."""
+        return self.quarters % 2 == 1
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """A clip whose film can be decoded. Sizes are those of the upright film, in pixels.
+
+    `frames` and `seconds` are what the container says, and may be wrong or None; `depth` is bits per channel.
+    """
+
+    path: Path
+    format: str
+    codec: str
+    width: int
+    height: int
+    turn: Turn
+    pixel_aspect: Fraction
+    pixel_format: str
+    depth: int
+    has_alpha: bool
+    colour: Colour
+    time_base: Fraction
+    rate: Fraction | None
+    start: Fraction
+    frames: int | None
+    seconds: Fraction | None
+    tags: tuple[tuple[str, str], ...]
+
+
+def open_clip(path: Path) -> InputContainer:
+    """Open a clip for reading; raises InputError with one sentence when it cannot be."""
+    try:
+        # Tags in the wild are in any encoding; what is no UTF-8 must not cost the clip.
+        return av.open(str(path), "r", metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise InputError("there is no such file") from error
+    except PermissionError as error:
+        raise InputError("the file may not be read") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"not a clip that can be read: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return what ffmpeg says went wrong, without errno and path."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return said[0].lower() + said[1:]
+
+
+def find_film(container: InputContainer) -> VideoStream:
+    """Return the track that is the film: the best video that is no cover picture; raises InputError for none."""
+    films = find_films(container)
+    if not films:
+        kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
+        held = "a cover picture" if container.streams.video else " and ".join(kinds) if kinds else "no track at all"
+        raise InputError(f"there is no film in it, only {held}" if held != "no track at all" else f"it holds {held}")
+    best = container.streams.best("video")
+    return best if isinstance(best, VideoStream) and best in films else films[0]
+
+
+def find_films(container: InputContainer | OutputContainer) -> list[VideoStream]:
+    """Return the video tracks that are no cover pictures."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
+    """Read the facts of a clip, decoding up to its first frame.
+
+    Raises InputError for what cannot be read, holds no film, is larger than `most_pixels`, or is HDR of a kind whose
+    numbers mean nothing to a network for ordinary pictures.
+    """
+    with open_clip(path) as container:
+        film = find_film(container)
+        pixels = film.codec_context.width * film.codec_context.height
+        if pixels > most_pixels:
+            raise InputError(f"its film has {pixels / 1e6:.0f} megapixels, more than --max-megapixels allows")
+        return _facts(path, container, film, _first_frame(container, film))
+
+
+def _first_frame(container: InputContainer, film: VideoStream) -> VideoFrame:
+    failure: BaseException | None = None
+    try:
+        for packet in container.demux(film):
+            try:
+                for frame in packet.decode():
+                    return frame
+            except av.FFmpegError as error:
+                failure = failure or error
+    except (av.FFmpegError, OSError) as error:
+        failure = failure or error
+    raise InputError(f"no frame of its film can be decoded{f': {reason(failure)}' if failure else ''}")
+
+
+def _facts(path: Path, container: InputContainer, film: VideoStream, frame: VideoFrame) -> ClipFacts:
+    turn = turn_of(frame)
+    width, height = frame.width, frame.height
+    components = frame.format.components
+    colour = Colour(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
+    if frame.format.name.startswith("yuvj"):  # the old way of saying full range
+        colour = Colour(colour.matrix, colour.primaries, colour.transfer, _FULL_RANGE)
+    depth = max(component.bits for component in components)
+    if colour.transfer == _TRANSFER_PQ:
+        raise InputError(
+            "it is HDR with the PQ curve, which enhancement would flatten; convert it to ordinary video (SDR) first"
+        )
+    aspect = film.codec_context.sample_aspect_ratio or film.sample_aspect_ratio or Fraction(1)
+    time_base = film.time_base or Fraction(1, 1000)
+    stated = film.duration * time_base if film.duration else None
+    length = stated or (Fraction(container.duration, av.time_base) if container.duration else None)
+    start = Fraction(container.start_time or 0, av.time_base)
+    has_alpha = any(component.is_alpha for component in components) or film.metadata.get("alpha_mode") == "1"
+    return ClipFacts(
+        path=path,
+        format=container.format.name,
+        codec=film.codec.canonical_name,
+        width=height if turn.swaps_sides else width,
+        height=width if turn.swaps_sides else height,
+        turn=turn,
+        pixel_aspect=1 / aspect if turn.swaps_sides and aspect else aspect or Fraction(1),
+        pixel_format=frame.format.name,
+        depth=depth,
+        has_alpha=has_alpha,
+        colour=colour,
+        time_base=time_base,
+        rate=film.average_rate or None,
+        start=start,
+        frames=film.frames or None,
+        seconds=length,
+        tags=tuple(container.metadata.items()),
+    )
+
+
+# A display matrix maps stored to shown places: (a, b, c, d) in 16.16 numbers, here by their signs. The four turns to
+# the right that cameras write, and their mirror images.
+_TURNS: dict[tuple[int, ...], Turn] = {
+    (1, 0, 0, 1): Turn(0),
+    (0, 1, -1, 0): Turn(3),
+    (-1, 0, 0, -1): Turn(2),
+    (0, -1, 1, 0): Turn(1),
+    (-1, 0, 0, 1): Turn(0, mirrored=True),
+    (1, 0, 0, -1): Turn(2, mirrored=True),
+    (0, 1, 1, 0): Turn(1, mirrored=True),
+    (0, -1, -1, 0): Turn(3, mirrored=True),
+}
+
+
+def turn_of(frame: VideoFrame) -> Turn:
+    """Read a frame's display matrix; a matrix that is none of the eight right-angled ones counts as upright."""
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if data is None:
+        return Turn()
+    return turn_of_matrix(memoryview(bytes(data)).cast("i").tolist())
+
+
+def turn_of_matrix(matrix: Sequence[int]) -> Turn:
+    """Return what the nine numbers of a display matrix (a b u c d v x y w) ask for."""
+    signs = tuple((matrix[place] > 0) - (matrix[place] < 0) for place in (0, 1, 3, 4))
+    return _TURNS.get(signs, Turn())

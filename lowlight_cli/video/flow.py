@@ -1,0 +1,124 @@
+"""Work that goes on beside the caller's: a thread that produces ahead, and one that consumes behind.
+
+Both hold only a few items, so that memory stays flat whatever is slower; both hand failures to the caller, and both
+are over when their `with` block ends.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import Empty, Full, Queue
+from typing import Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+
+_GLANCE_SECONDS = 0.1  # how often a waiting thread looks whether it should stop
+
+
+class _Stopped(Exception):  # noqa: N818 - no failure
+    """The other side has left."""
+
+
+class _Channel(Generic[Item]):
+    """A bounded queue that either side can leave."""
+
+    def __init__(self, room: int) -> None:
+        self._queue: Queue[Item] = Queue(room)
+        self.left = threading.Event()
+
+    def put(self, item: Item) -> None:
+        while not self.left.is_set():
+            try:
+                return self._queue.put(item, timeout=_GLANCE_SECONDS)
+            except Full:
+                continue
+        raise _Stopped
+
+    def take(self) -> Item:
+        while not self.left.is_set():
+            try:
+                return self._queue.get(timeout=_GLANCE_SECONDS)
+            except Empty:
+                continue
+        raise _Stopped
+
+
+class Ahead(Generic[Item]):
+    """Iterate over `items`, which a thread produces up to `room` items ahead; its exception is raised here."""
+
+    def __init__(self, items: Iterator[Item], *, room: int) -> None:
+        self._items = items
+        self._channel: _Channel[tuple[Item] | BaseException | None] = _Channel(room)
+        self._thread = threading.Thread(target=self._produce, name="read", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.left.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Item]:
+        while (given := self._channel.take()) is not None:
+            if isinstance(given, BaseException):
+                raise given
+            yield given[0]
+
+    def _produce(self) -> None:
+        try:
+            for item in self._items:
+                self._channel.put((item,))
+            self._channel.put(None)
+        except _Stopped:
+            return
+        except BaseException as error:
+            try:
+                self._channel.put(error)
+            except _Stopped:
+                return
+
+
+class Behind:
+    """Run calls in order in a thread, at most `room` waiting; a failure is raised by the next `do` or by `finish`."""
+
+    def __init__(self, *, room: int) -> None:
+        self._channel: _Channel[Callable[[], None] | None] = _Channel(room)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._consume, name="write", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.left.set()
+        self._thread.join()
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Have a call run after those before it."""
+        self._hand_over(call)
+
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        self._hand_over(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _hand_over(self, call: Callable[[], None] | None) -> None:
+        try:
+            self._channel.put(call)
+        except _Stopped:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def _consume(self) -> None:
+        try:
+            while (call := self._channel.take()) is not None:
+                call()
+        except _Stopped:
+            return
+        except BaseException as error:
+            self._failure = error
+            self._channel.left.set()

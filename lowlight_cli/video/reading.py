@@ -1,0 +1,241 @@
+"""A clip's frames and packets, in the order in which the file holds them: nothing is kept, so length costs no memory.
+
+Frames come as upright RGB with the moment at which they are shown; the packets of the tracks to copy come as they
+are. All moments are counted from the beginning of the part that is read.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Self, cast
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from lowlight_cli.errors import InputError
+from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
+from lowlight_cli.video.settings import Span
+
+if TYPE_CHECKING:
+    from av.stream import Stream
+
+    AnyPacket = Packet[Stream]
+else:
+    AnyPacket = Packet  # at run time it takes no parameters
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+"""`(H, W, 3)`, upright RGB; uint8, or uint16 over its whole range for films of more than 8 bits."""
+
+# What swscale calls the matrices of ISO/IEC 23091-2.
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+_EARLY_SECONDS = 0.5
+_WHOLE = Span()
+
+
+@dataclass(frozen=True)
+class ClipFrame:
+    """One frame: its pixels, when it is shown and for how long, in ticks of the film's time base."""
+
+    pixels: Pixels
+    shown: int
+    duration: int
+
+
+@dataclass(frozen=True)
+class _Shown:
+    frame: VideoFrame
+    shown: int
+
+
+class ClipReader:
+    """An open clip. `read` may be called once; what went wrong on the way stands in `warnings` afterwards."""
+
+    def __init__(self, facts: ClipFacts, *, span: Span = _WHOLE) -> None:
+        self.facts = facts
+        self.span = span
+        self.container = open_clip(facts.path)
+        try:
+            self.film = find_film(self.container)
+        except InputError:
+            self.container.close()
+            raise
+        self.film.thread_type = "AUTO"
+        self._base = self.film.time_base or facts.time_base
+        self._zero = facts.start + span.start
+        self._lost = 0
+        self._last: int | None = None
+        self._broken: str | None = None
+        self._interlaced = False
+        self._step = round(1 / (facts.rate * self._base)) if facts.rate and facts.rate < 240 else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the part to read is, as far as the container knows."""
+        length = self.facts.seconds
+        end = min(filter(None, (length, self.span.end)), default=None)
+        return None if end is None else max(float(end - self.span.start), 0.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the reading, once it is over."""
+        said = []
+        if self._broken:
+            said.append(self._broken)
+        elif self._ends_early():
+            assert self._last is not None
+            end, stated = float(self._last * self._base + self.span.start), float(self.facts.seconds or 0)
+            said.append(f"the clip breaks off: {end:.1f} of {stated:.1f} seconds could be read")
+        if self._lost:
+            said.append(f"{self._lost} damaged packet{'s' if self._lost > 1 else ''} of the film could not be decoded")
+        if self._interlaced:
+            said.append("the film is interlaced, and its fields are enhanced as whole frames; deinterlace it first")
+        return tuple(said)
+
+    def read(self, copied: Collection[int] = (), *, skip: int = 0) -> Iterator[ClipFrame | AnyPacket]:
+        """Yield frames and, of the tracks with the indices `copied`, packets; leave the first `skip` frames out.
+
+        Raises InputError when not one frame can be read.
+        """
+        count = 0
+        held: _Shown | None = None
+        for item in self._shown_frames_and_packets(copied):
+            if isinstance(item, Packet):
+                yield item
+                continue
+            if held is not None:
+                count += 1
+                if count > skip:
+                    yield self._finished(held, item.shown - held.shown)
+                self._step = item.shown - held.shown
+            held = item
+        if held is None:
+            raise InputError(self._broken or "no frame of its film lies in the part asked for")
+        if count + 1 > skip:
+            yield self._finished(held, self._last_duration(held))
+
+    def _shown_frames_and_packets(self, copied: Collection[int]) -> Iterator[_Shown | AnyPacket]:
+        """Yield the frames of the span, each with a time after the one before, and the packets of the span."""
+        self._seek()
+        tracks = [self.film, *(self.container.streams[index] for index in copied)]
+        running = {track.index for track in tracks if track.type in ("video", "audio")}
+        end = self.span.end
+        try:
+            for packet in self.container.demux(tracks):
+                track = packet.stream
+                # What a packet holds is shown after it is decoded: past the end in decoding order is past the end.
+                if end is not None and packet.dts is not None and self._time_of(packet.dts, packet) >= end:
+                    running.discard(track.index)
+                    if not running:
+                        break
+                if track.index == self.film.index:
+                    yield from self._in_span(self._decoded(packet))
+                elif packet.size and packet.dts is not None and self._moved(packet):
+                    yield packet
+            yield from self._in_span(self._decoded(None))
+        except (av.FFmpegError, OSError) as error:
+            self._broken = f"the clip breaks off: {reason(error)}"
+            yield from self._in_span(self._decoded(None))
+
+    def _seek(self) -> None:
+        if not self.span.start:
+            return
+        try:
+            self.container.seek(int(self._zero / self._base), stream=self.film)
+        except (av.FFmpegError, OSError):
+            self.container.seek(0)  # a container without an index is read from its beginning
+
+    def _decoded(self, packet: AnyPacket | None) -> Iterator[VideoFrame]:
+        try:
+            # An empty packet marks the end, and its frames are asked for afterwards.
+            if packet is not None and packet.size == 0 and packet.dts is None:
+                return
+            yield from self.film.codec_context.decode(packet)
+        except EOFError:
+            return
+        except av.FFmpegError:
+            self._lost += packet is not None
+
+    def _in_span(self, frames: Iterator[VideoFrame]) -> Iterator[_Shown]:
+        for frame in frames:
+            ticks = frame.pts if frame.pts is not None else frame.dts
+            zero = round(self._zero / self._base)
+            shown = ticks - zero if ticks is not None else (self._last or 0) + max(self._step, 1)
+            time = shown * self._base + self.span.start
+            if time < self.span.start or (self.span.end is not None and time >= self.span.end):
+                continue
+            if self._last is not None and shown <= self._last:
+                shown = self._last + 1  # time stands still or runs backwards in damaged files
+            self._last = shown
+            self._interlaced |= frame.interlaced_frame
+            yield _Shown(frame, shown)
+
+    def _time_of(self, ticks: int, packet: AnyPacket) -> Fraction:
+        """Return a packet's time in seconds from the beginning of the clip."""
+        return ticks * packet.time_base - self.facts.start
+
+    def _moved(self, packet: AnyPacket) -> bool:
+        """Count a copied packet's time from the beginning of the span; tell whether it belongs to the span."""
+        base = packet.time_base
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        assert ticks is not None
+        time = self._time_of(ticks, packet)
+        if (self.span.start and time < self.span.start) or (self.span.end is not None and time >= self.span.end):
+            return False
+        zero = round(self._zero / base)
+        if packet.pts is not None:
+            packet.pts -= zero
+        if packet.dts is not None:
+            packet.dts -= zero
+        return True
+
+    def _finished(self, item: _Shown, duration: int) -> ClipFrame:
+        return ClipFrame(_upright_rgb(item.frame, self.facts), item.shown, duration)
+
+    def _last_duration(self, last: _Shown) -> int:
+        """Nothing follows the last frame: believe its own duration if it is like the others'."""
+        own = last.frame.duration
+        if not self._step and self.facts.seconds:  # the only frame
+            return max(1, round((self.facts.seconds - self.span.start) / self._base) - last.shown)
+        usual = self._step or own or 1
+        return own if own and usual / 4 <= own <= usual * 4 else usual
+
+    def _ends_early(self) -> bool:
+        if self._last is None or self.facts.seconds is None or self.span.end is not None:
+            return False
+        if not self._step:
+            return False
+        end = (self._last + 2 * self._step) * self._base + self.span.start
+        return float(self.facts.seconds - end) > _EARLY_SECONDS
+
+
+def _upright_rgb(frame: VideoFrame, facts: ClipFacts) -> Pixels:
+    colour, stored_height = facts.colour, frame.height
+    packed = frame.reformat(
+        format="rgb48le" if facts.depth > 8 else "rgb24",
+        src_colorspace=MATRICES.get(colour.matrix_for(stored_height), Colorspace.ITU709),
+        src_color_range=ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        threads=1,
+    )
+    pixels: Pixels = packed.to_ndarray()  # type: ignore[assignment]
+    mirrored = pixels[:, ::-1] if facts.turn.mirrored else pixels
+    return cast(Pixels, np.ascontiguousarray(np.rot90(mirrored, facts.turn.quarters)))

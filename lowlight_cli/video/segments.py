@@ -1,0 +1,106 @@
+"""Finished segments of a film on disk, from which a killed run goes on.
+
+A film is always encoded in closed segments of `SEGMENT_FRAMES` frames, each by a fresh encoder, so a run that takes
+half of them from here ends with the very bytes of one that made them all. A segment file holds the encoded packets
+and, with them, the state of whatever looks across frames.
+"""
+
+import hashlib
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowlight_cli.atomic import atomic_file
+from lowlight_cli.errors import OutputError
+
+SEGMENT_FRAMES = 120
+
+State = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass
+class Segment:
+    """Encoded packets in decoding order: bytes, times in the film's time base, and whether they are key frames."""
+
+    frames: int = 0
+    data: list[bytes] = field(default_factory=list)
+    times: list[tuple[int, int, int]] = field(default_factory=list)  # shown, decoded, duration
+    keys: list[bool] = field(default_factory=list)
+
+
+class SegmentStore:
+    """A hidden folder beside the result. Segments of another input or other settings in it are thrown away."""
+
+    def __init__(self, target: Path, fingerprint: str) -> None:
+        # Cut by letters, as the longest names leave no room for more.
+        self._folder = target.with_name(f".{target.name[:60]}.{_digest(str(target.absolute()))}.resume")
+        self._fingerprint = _digest(fingerprint)
+
+    def finished(self) -> int:
+        """Return how many segments, from the first on, are complete."""
+        if self._stored_fingerprint() != self._fingerprint:
+            return 0
+        count = 0
+        while self._path(count).exists():
+            count += 1
+        return count
+
+    def prepare(self) -> None:
+        """Make the folder ready for this run; raises OutputError when it cannot be made."""
+        try:
+            if self._stored_fingerprint() != self._fingerprint:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with atomic_file(self._folder / "run", overwrite=True) as file:
+                    file.write(self._fingerprint.encode())
+        except OSError as error:
+            raise OutputError(f"cannot make the folder for --resume: {error.strerror or error}") from error
+
+    def save(self, index: int, segment: Segment, state: State) -> None:
+        """Write a finished segment and the state after it, complete or not at all."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            "frames": np.array([segment.frames], np.int64),
+            "sizes": np.array([len(part) for part in segment.data], np.int64),
+            "times": np.array(segment.times, np.int64).reshape(-1, 3),
+            "keys": np.array(segment.keys, np.bool_),
+            "data": np.frombuffer(b"".join(segment.data), np.uint8),
+            **{f"state_{name}": array for name, array in state.items()},
+        }
+        with atomic_file(self._path(index), overwrite=True) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def load(self, index: int) -> tuple[Segment, dict[str, NDArray[np.generic]]]:
+        """Read a finished segment and the state after it; raises OutputError when it was damaged since."""
+        try:
+            with np.load(self._path(index), allow_pickle=False) as arrays:
+                ends = np.cumsum(arrays["sizes"])
+                data = arrays["data"].tobytes()
+                parts = [data[end - size : end] for end, size in zip(ends, arrays["sizes"], strict=True)]
+                times = [(int(a), int(b), int(c)) for a, b, c in arrays["times"]]
+                segment = Segment(int(arrays["frames"][0]), parts, times, [bool(key) for key in arrays["keys"]])
+                state = {name[6:]: arrays[name] for name in arrays.files if name.startswith("state_")}
+                return segment, state
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise OutputError(f"{self._path(index)} is damaged; remove its folder to begin anew") from error
+
+    def remove(self) -> None:
+        """Throw everything away: the result is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:06}.npz"
+
+    def _stored_fingerprint(self) -> str | None:
+        try:
+            return (self._folder / "run").read_text()
+        except OSError:
+            return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""Which tracks go over into which container: decided before the file is begun, and what is left out is said."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import AttachmentStream, Disposition, Stream
+from av.video.stream import VideoStream
+
+from lowlight_cli.settings import Metadata
+from lowlight_cli.video.facts import open_clip
+from lowlight_cli.video.settings import Span
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+# Tags that describe the old file and would be lies in the new one.
+_STALE = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode", "rotate")
+_STALE_BEGINNINGS = ("_statistics", "number_of_", "bps", "duration-", "bps-")
+_PLACES = ("location", "gps", "iso6709", "xyz")
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """`copied` are the indices of tracks that are copied packet by packet; `attached` of attachments, copied whole.
+
+    `covers` are cover pictures that become attachments. `warnings` name what the container has no place for.
+    """
+
+    copied: tuple[int, ...]
+    attached: tuple[int, ...]
+    covers: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContainer) -> TrackPlan:
+    """Decide what becomes of every track beside the film."""
+    supported = target.supported_codecs
+    takes_attachments = target.format.name == "matroska"
+    copied: list[Stream] = []
+    attached: list[Stream] = []
+    covers: list[Stream] = []
+    left_out: list[Stream] = []
+    for stream in source.streams:
+        if stream.index == film.index:
+            continue
+        if isinstance(stream, AttachmentStream) or stream.type == "attachment":
+            (attached if takes_attachments else left_out).append(stream)
+        elif takes_attachments and _is_cover(stream):
+            covers.append(stream)  # which is how Matroska holds them
+        elif stream.codec_context is not None and stream.type != "data" and stream.codec_context.name in supported:
+            copied.append(stream)
+        else:
+            left_out.append(stream)
+    container = target.format.name
+    return TrackPlan(
+        copied=tuple(stream.index for stream in copied),
+        attached=tuple(stream.index for stream in attached),
+        covers=tuple(stream.index for stream in covers),
+        warnings=tuple(f"{container} has no place for {_described(stream)}; it is left out" for stream in left_out),
+    )
+
+
+def _is_cover(stream: Stream) -> bool:
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
+
+
+def read_cover(path: Path, index: int) -> tuple[str, str, bytes]:
+    """Return the cover picture that is track `index`, as a file: its name, kind and content."""
+    with open_clip(path) as container:
+        stream = container.streams[index]
+        kind = "png" if stream.codec_context.name == "png" else "jpeg"
+        content = next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
+        return stream.metadata.get("filename", f"cover.{kind.replace('e', '')}"), f"image/{kind}", content
+
+
+def _described(stream: Stream) -> str:
+    name = stream.codec_context.name if stream.codec_context is not None else stream.metadata.get("handler_name", "")
+    kind = {"audio": "sound", "subtitle": "subtitles"}.get(stream.type, stream.type)
+    if stream.type == "video":
+        kind = "cover picture" if _is_cover(stream) else "second film"
+    return f"track {stream.index} ({' '.join(filter(None, (kind, name)))})"
+
+
+def kept_tags(tags: Iterable[tuple[str, str]], metadata: Metadata) -> dict[str, str]:
+    """Return the tags that go over: without stale ones, and without places or at all as `metadata` says."""
+    if metadata == "strip":
+        return {}
+
+    def stays(name: str) -> bool:
+        folded = name.lower()
+        stale = folded in _STALE or folded.startswith(_STALE_BEGINNINGS)
+        return not stale and not (metadata == "no-gps" and any(place in folded for place in _PLACES))
+
+    return {name: value for name, value in tags if stays(name)}
+
+
+def kept_chapters(chapters: "list[Chapter]", span: Span, *, start: Fraction) -> "list[Chapter]":
+    """Return the chapters that overlap the span, cut to it and counted from its beginning."""
+    kept: list[Chapter] = []
+    for chapter in chapters:
+        base = chapter["time_base"] or Fraction(1, av.time_base)
+        first = chapter["start"] * base - start
+        last = chapter["end"] * base - start
+        if last <= span.start or (span.end is not None and first >= span.end):
+            continue
+        first = max(first, span.start) - span.start
+        last = min(last, span.end if span.end is not None else last) - span.start
+        moved: Chapter = {
+            "id": chapter["id"],
+            "start": round(first / base),
+            "end": round(last / base),
+            "time_base": base,
+            "metadata": dict(chapter["metadata"]),
+        }
+        kept.append(moved)
+    return kept

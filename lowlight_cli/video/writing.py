@@ -1,0 +1,302 @@
+"""Frames and packets into a new file: the film in closed segments, everything else as it was.
+
+Errors of ffmpeg while writing become OutputError here; the caller gives a temporary name and moves it into place
+after `verify_clip`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.codec.context import CodecContext, Flags
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from lowlight_cli.errors import OutputError, SettingsError
+from lowlight_cli.settings import Metadata
+from lowlight_cli.video.encoders import FilmPlan
+from lowlight_cli.video.facts import find_films, open_clip, reason
+from lowlight_cli.video.formats import MUXERS
+from lowlight_cli.video.reading import MATRICES, AnyPacket, ClipFrame, ClipReader
+from lowlight_cli.video.segments import Segment
+from lowlight_cli.video.tracks import kept_chapters, kept_tags, plan_tracks, read_cover
+
+# Bytes of a frame of AMR-NB and AMR-WB, with its head, by the type in its head (3GPP TS 26.101 and 26.201).
+_AMR_BYTES = {
+    "amrnb": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1),
+    "amrwb": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1),
+}
+_AMR_SECONDS = Fraction(1, 50)
+
+
+class ClipWriter:
+    """A clip being written. Not for several threads at once; `close` completes the file, `abandon` leaves it short.
+
+    `packets` is the number of packets of the film so far, `tracks` what became of the tracks beside it, `film_number`
+    how many other films come before it in the file.
+    """
+
+    def __init__(
+        self, target: Path, container: str, reader: ClipReader, film: FilmPlan, *, metadata: Metadata = "keep"
+    ) -> None:
+        if film.encoder == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # it talks on stderr, whatever ffmpeg is told
+        self._film = film
+        self.packets = 0
+        self._last_decoded: int | None = None
+        self._segment = Segment()
+        self._encoder: VideoCodecContext
+        with _write_errors():
+            self._output: OutputContainer = av.open(
+                str(target), "w", format=MUXERS[container], container_options=_muxer_options(container, reader)
+            )
+        try:
+            self.tracks = plan_tracks(reader.container, reader.film, self._output)
+            self._targets: dict[int, Stream] = {}
+            with _write_errors():
+                self._stream = self._add_streams(reader, metadata)
+                self._tag(reader, metadata)
+                self._begin()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def add_frame(self, frame: ClipFrame) -> None:
+        """Encode a frame; its pixels have the plan's size. Raises OutputError."""
+        with _write_errors():
+            self._keep(self._encoder.encode(_planar(frame, self._film)))
+        self._segment.frames += 1
+
+    def add_packet(self, packet: AnyPacket) -> None:
+        """Copy a packet of another track. Raises OutputError."""
+        target = self._targets[packet.stream.index]
+        with _write_errors():
+            for part in single_frames(packet):
+                part.stream = target
+                self._output.mux_one(part)
+
+    def end_segment(self) -> Segment:
+        """End the closed segment and return it; the next frame begins another. Raises OutputError."""
+        with _write_errors():
+            self._keep(self._encoder.encode(None))
+            self._encoder = _open_encoder(self._film, like=self._stream.codec_context)
+        done, self._segment = self._segment, Segment()
+        return done
+
+    def add_segment(self, segment: Segment) -> None:
+        """Write a segment that an earlier run encoded. Raises OutputError."""
+        with _write_errors():
+            for data, (shown, decoded, duration), key in zip(segment.data, segment.times, segment.keys, strict=True):
+                packet: AnyPacket = Packet(data)
+                packet.time_base = self._film.time_base
+                packet.pts, packet.dts, packet.duration, packet.is_keyframe = shown, decoded, duration, key
+                self._write(packet)
+
+    def close(self) -> None:
+        """End the last segment and complete the file. Raises OutputError."""
+        with _write_errors():
+            if self._segment.frames:
+                self._keep(self._encoder.encode(None))
+            self._output.close()
+
+    def abandon(self) -> None:
+        """Let go of the file without completing it; the file is of no use."""
+        with suppress(av.FFmpegError, OSError, ValueError):
+            self._output.close()
+
+    def _add_streams(self, reader: ClipReader, metadata: Metadata) -> VideoStream:
+        """Add all tracks in the source's order; return the film's."""
+        film: VideoStream | None = None
+        for source in reader.container.streams:
+            if source.index == reader.film.index:
+                film = self._add_film()
+                added: Stream = film
+            elif source.index in self.tracks.copied:
+                added = self._output.add_stream_from_template(source, opaque=True)
+                self._targets[source.index] = added
+            elif source.index in self.tracks.attached:
+                attachment = cast(AttachmentStream, source)
+                name = attachment.metadata.get("filename", "attachment")
+                kind = attachment.mimetype or "application/octet-stream"
+                self._output.add_attachment(name, kind, attachment.data)
+                continue
+            elif source.index in self.tracks.covers:
+                self._output.add_attachment(*read_cover(reader.facts.path, source.index))
+                continue
+            else:
+                continue
+            added.metadata.update(kept_tags(source.metadata.items(), metadata))
+            added.disposition = source.disposition
+            if added.type == "video":
+                # Players show the default film, and of several that must be the enhanced one.
+                shown = added.disposition & ~Disposition.default
+                added.disposition = shown | Disposition.default if added is film else shown
+        assert film is not None
+        self.film_number = find_films(self._output).index(film)
+        return film
+
+    def _add_film(self) -> VideoStream:
+        plan = self._film
+        stream = cast(VideoStream, self._output.add_stream(plan.encoder, rate=plan.rate))
+        _configure(stream.codec_context, plan)
+        return stream
+
+    def _tag(self, reader: ClipReader, metadata: Metadata) -> None:
+        self._output.metadata.update(kept_tags(reader.facts.tags, metadata))
+        chapters = kept_chapters(reader.container.chapters(), reader.span, start=reader.facts.start)
+        if chapters and metadata != "strip":
+            self._output.set_chapters(chapters)
+
+    def _begin(self) -> None:
+        """Open the first encoder, whose parameters the file's header holds, and write the header."""
+        self._encoder = self._stream.codec_context
+        self._encoder.open(strict=False)
+        _refuse_unknown_options(self._encoder, self._film)
+        self._output.start_encoding()
+
+    def _keep(self, packets: Sequence[AnyPacket]) -> None:
+        for packet in packets:
+            self._write(packet)
+            assert packet.pts is not None
+            assert packet.dts is not None
+            self._segment.data.append(bytes(packet))
+            self._segment.times.append((packet.pts, packet.dts, packet.duration or 0))
+            self._segment.keys.append(packet.is_keyframe)
+
+    def _write(self, packet: AnyPacket) -> None:
+        """Write a packet of the film.
+
+        Encoders count decoding times back from their first frames, which at the seam of two segments of a variable
+        rate may fall behind what was written. Moving them up to one tick after the last is always possible: shown
+        times are distinct ticks, and the frames before the seam are shown before those after it.
+        """
+        assert packet.pts is not None
+        decoded = packet.pts if packet.dts is None else packet.dts
+        if self._last_decoded is not None:
+            decoded = max(decoded, self._last_decoded + 1)
+        packet.dts = self._last_decoded = decoded
+        times = packet.pts, packet.dts, packet.duration, packet.time_base
+        packet.stream = self._stream
+        self._output.mux_one(packet)
+        self.packets += 1
+        # Writing counts them in the container's ticks; a segment is kept in the film's.
+        packet.time_base = times[3]
+        packet.pts, packet.dts, packet.duration = times[:3]
+
+
+def _muxer_options(container: str, reader: ClipReader) -> dict[str, str]:
+    if container not in ("mp4", "mov", "3gp"):
+        return {}
+    # Names such as com.apple.quicktime.make are only kept on request, at the price of the ordinary ones' usual place.
+    odd_tags = any("." in name for name, _ in reader.facts.tags)
+    return {"movflags": "+faststart" + ("+use_metadata_tags" if odd_tags else "")}
+
+
+def _open_encoder(plan: FilmPlan, *, like: VideoCodecContext) -> VideoCodecContext:
+    encoder = cast(VideoCodecContext, CodecContext.create(plan.encoder, "w"))
+    _configure(encoder, plan)
+    encoder.flags |= like.flags & Flags.global_header
+    encoder.open()
+    return encoder
+
+
+def _configure(encoder: VideoCodecContext, plan: FilmPlan) -> None:
+    encoder.width, encoder.height = plan.width, plan.height
+    encoder.pix_fmt = plan.pixel_format
+    encoder.time_base = plan.time_base
+    encoder.framerate = plan.rate
+    encoder.sample_aspect_ratio = plan.pixel_aspect
+    encoder.color_primaries, encoder.color_trc = plan.colour.primaries, plan.colour.transfer
+    # An RGB source says so in its matrix, which is untrue of what is encoded.
+    encoder.colorspace = plan.colour.matrix or plan.matrix
+    encoder.color_range = plan.colour.range
+    encoder.flags |= Flags.frame_duration
+    if plan.encoder == "libx265" and plan.pixel_format:
+        encoder.codec_tag = "hvc1"
+    encoder.options = dict(plan.options)
+
+
+def _refuse_unknown_options(encoder: VideoCodecContext, plan: FilmPlan) -> None:
+    """Opening takes the options that an encoder knows and leaves the others."""
+    for name in encoder.options:
+        raise SettingsError(f"{plan.encoder} knows no option {name!r}; see --encoder-arg and --preset")
+
+
+def _planar(frame: ClipFrame, plan: FilmPlan) -> VideoFrame:
+    name = "rgb48le" if frame.pixels.dtype == np.uint16 else "rgb24"
+    packed = VideoFrame.from_ndarray(frame.pixels, format=name)
+    planar = packed.reformat(
+        format=plan.pixel_format,
+        dst_colorspace=MATRICES.get(plan.matrix, Colorspace.ITU709),
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.JPEG if plan.colour.is_full_range else ColorRange.MPEG,
+        threads=1,
+    )
+    planar.pts, planar.time_base = frame.shown, plan.time_base
+    planar.duration = frame.duration
+    return planar
+
+
+@contextmanager
+def _write_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write the clip: {reason(error)}") from error
+    except av.FFmpegError as error:
+        raise OutputError(f"cannot write the clip: {reason(error)}") from error
+    except ValueError as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise OutputError(f"cannot write the clip: {error}") from error
+
+
+def single_frames(packet: AnyPacket) -> Iterator[AnyPacket]:
+    """Yield the frames of a packet one by one where the writer of MP4 insists on that: AMR sound of old phones."""
+    sizes = _AMR_BYTES.get(packet.stream.codec_context.name if packet.stream.codec_context is not None else "")
+    if sizes is None or packet.time_base is None:
+        yield packet
+        return
+    data, place, index = bytes(packet), 0, 0
+    while place < len(data):
+        size = sizes[data[place] >> 3 & 15]
+        part: AnyPacket = Packet(data[place : place + size])
+        part.time_base = packet.time_base
+        part.duration = round(_AMR_SECONDS / packet.time_base)
+        moved = index * part.duration
+        part.pts = None if packet.pts is None else packet.pts + moved
+        part.dts = None if packet.dts is None else packet.dts + moved
+        part.is_keyframe = True
+        yield part
+        place, index = place + size, index + 1
+
+
+def verify_clip(path: Path, *, film: int, packets: int, seconds: Fraction) -> None:
+    """Read a finished file through and hold it against what was written into its film.
+
+    `film` counts the films before it in the file; `seconds` is the end of the last frame. Raises OutputError when
+    packets are missing or the end is another.
+    """
+    count, end = 0, Fraction(0)
+    try:
+        with open_clip(path) as container:
+            for packet in container.demux(find_films(container)[film]):
+                if packet.size:
+                    count += 1
+                    end = max(end, ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base)
+    except (av.FFmpegError, OSError) as error:
+        raise OutputError(f"the written clip cannot be read back: {reason(error)}") from error
+    if count != packets:
+        raise OutputError(f"the written clip holds {count} of {packets} frames; is the disk full?")
+    if abs(end - seconds) > Fraction(1, 4):
+        raise OutputError(f"the written clip ends at {float(end):.2f} instead of {float(seconds):.2f} seconds")

@@ -1,0 +1,422 @@
+"""`lowlight video` keeps what clips are made of: frames, times, sound, turn, colours, tags; and says what it cannot."""
+
+import json
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clipmaking import Seen, make_clip, see
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from lowlight_cli.cli import app
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.video import read_time
+from lowlight_cli.video.facts import Turn, turn_of_matrix
+from lowlight_cli.video.segments import Segment, SegmentStore
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "video"
+QUICK = ("--preset", "ultrafast", "--crf", "4")
+
+
+def lowlight(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def identity(*arguments: str | Path) -> Result:
+    return lowlight("video", *arguments, "--model", "identity", "--device", "cpu", "--no-stabilize-light")
+
+
+def done(source: Path, *arguments: str | Path, suffix: str | None = None) -> Seen:
+    """Run with the identity, and look at what came out."""
+    target = source.with_name(f"{source.stem}_out{suffix or source.suffix}")
+    ran = identity(source, "-o", target, *arguments)
+    assert ran.exit_code == 0, ran.output
+    return see(target)
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def test_frames_times_and_sound_are_kept(tmp_path):
+    source = make_clip(tmp_path / "a.mp4")
+    before, after = see(source), done(source, *QUICK)
+    assert after.times == before.times
+    assert after.packets == before.packets, "sound is copied to the bit, at its own times"
+    assert (after.size, after.rate, after.codec) == ((64, 48), 25, "h264")
+    for one, other in zip(before.pixels, after.pixels, strict=True):
+        assert likeness(one, other) < 1.5
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "25", "30000/1001", "60000/1001"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_exact_rates_do_not_drift_in_two_hours(tmp_path, rate, suffix):
+    """Frames far apart stand for the two hours between them: times are kept as they are, not counted up."""
+    rate = Fraction(rate)
+    last = int(2 * 3600 * rate)
+    times = [number * rate.denominator for number in (0, 1, 2, last // 2, last - 1, last)]
+    base = Fraction(1, rate.numerator)
+    source = make_clip(tmp_path / f"a{suffix}", times=times, time_base=base, rate=rate, size=(16, 16))
+    after = done(source, *QUICK)
+    assert after.times == [Fraction(time) * base for time in times]
+
+
+def test_a_variable_rate_stays_in_step(tmp_path):
+    times = [0, 40, 55, 90, 91, 300, 340, 420, 421, 422]
+    source = make_clip(tmp_path / "a.mp4", times=times, time_base=Fraction(1, 600))
+    before, after = see(source), done(source)
+    assert after.times == before.times
+    assert after.packets == before.packets
+    assert abs(after.seconds - before.seconds) <= Fraction(40, 600)
+
+
+@given(times=st.lists(st.integers(1, 5000), min_size=130, max_size=140))
+def test_times_survive_the_seam_of_two_segments(tmp_path_factory, times):
+    """Encoders count decoding times back from a segment's beginning; a long gap after it must not upset them."""
+    folder = tmp_path_factory.mktemp("seam")
+    shown = [int(time) for time in np.cumsum(times)]
+    source = make_clip(folder / "a.mp4", times=shown, time_base=Fraction(1, 90000), size=(16, 16), sound=None)
+    after = done(source, "--preset", "medium")
+    first = see(source).times[0]
+    assert [time - after.times[0] for time in after.times] == [time - first for time in see(source).times]
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_and_mirrored_films_come_out_upright(tmp_path, quarters, mirrored):
+    source = make_clip(tmp_path / "a.mp4", frames=2, turn=(90 * quarters, mirrored), sound=None, size=(64, 40))
+    stored = see(source).pixels[0]
+    after = done(source, *QUICK)
+    # The writer's rotation is to the left, and its mirroring comes after it.
+    upright = np.rot90(stored, quarters)
+    upright = upright[:, ::-1] if mirrored else upright
+    assert after.size == (upright.shape[1], upright.shape[0])
+    assert likeness(upright, after.pixels[0]) < 2
+
+
+def test_a_matrix_that_is_no_right_angle_counts_as_upright():
+    assert turn_of_matrix([3 << 15, 1 << 15, 0, -(1 << 15), 3 << 15, 0, 0, 0, 1 << 30]) == Turn()
+    assert turn_of_matrix([0] * 9) == Turn()
+
+
+@pytest.mark.parametrize("colour", [(1, 1, 1, 1), (1, 1, 1, 2), (5, 5, 6, 1), (9, 9, 14, 1), (2, 2, 2, 0)])
+def test_colour_tags_are_kept_and_colours_do_not_move(tmp_path, colour):
+    source = make_clip(tmp_path / "a.mp4", frames=3, colour=colour, sound=None)
+    before, after = see(source), done(source, *QUICK)
+    assert after.colour == before.colour
+    assert likeness(before.pixels[1], after.pixels[1]) < 1.5
+    assert abs(before.pixels[1].mean(axis=(0, 1)) - after.pixels[1].mean(axis=(0, 1))).max() < 0.8
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p", "yuv444p", "yuv444p10le"])
+def test_depth_and_chroma_are_kept(tmp_path, pixel_format):
+    source = make_clip(tmp_path / "a.mp4", frames=3, pixel_format=pixel_format, sound=None)
+    before, after = see(source), done(source, *QUICK)
+    assert after.pixel_format == pixel_format
+    assert likeness(before.pixels[1], after.pixels[1]) < 1.5
+
+
+def test_ten_bits_are_more_than_eight(tmp_path):
+    """A slope of a few steps in ten bits keeps steps between those of eight."""
+    slope = np.broadcast_to(np.linspace(8000, 10000, 64)[None, :, None], (48, 64, 3)).astype(np.uint16)
+    source = make_clip(
+        tmp_path / "a.mp4",
+        frames=2,
+        pixel_format="yuv444p10le",
+        sound=None,
+        pictures=[slope, slope],
+        options={"qp": "0"},
+    )
+    target = tmp_path / "b.mp4"
+    assert identity(source, "-o", target, "--crf", "0", "--preset", "ultrafast").exit_code == 0
+    with av.open(str(target)) as clip:
+        levels = next(clip.decode(video=0)).to_ndarray(format="gray16le")
+    assert len(np.unique(levels[10])) > 12
+
+
+def test_hlg_is_kept_and_pq_is_refused_with_a_sentence(tmp_path):
+    hlg = make_clip(tmp_path / "hlg.mp4", frames=2, pixel_format="yuv420p10le", colour=(9, 9, 18, 1), sound=None)
+    assert done(hlg).colour == (9, 9, 18, 1)
+    pq = make_clip(tmp_path / "pq.mp4", frames=2, pixel_format="yuv420p10le", colour=(9, 9, 16, 1), sound=None)
+    ran = identity(pq)
+    assert ran.exit_code == 1
+    assert "HDR" in ran.stderr
+    assert not (tmp_path / "pq_lowlight.mp4").exists()
+
+
+@pytest.mark.parametrize(("size", "suffix"), [((33, 27), ".mkv"), ((33, 27), ".mp4"), ((2, 2), ".mp4")])
+def test_odd_and_tiny_sizes_are_kept(tmp_path, size, suffix):
+    source = make_clip(tmp_path / f"a{suffix}", frames=3, size=size, pixel_format="yuv444p")
+    assert done(source).size == size
+
+
+def test_an_odd_size_in_vp9_stays_as_it_is(tmp_path):
+    source = make_clip(tmp_path / "a.webm", frames=3, size=(33, 27), codec="libvpx-vp9", sound=None)
+    after = done(source)
+    assert (after.size, after.codec, after.pixel_format) == ((33, 27), "vp9", "yuv420p")
+
+
+def test_pixels_that_are_no_squares_stay_so_and_turn_with_the_film(tmp_path):
+    assert done(make_clip(tmp_path / "a.mp4", aspect=Fraction(2, 3))).aspect == Fraction(2, 3)
+    turned = make_clip(tmp_path / "b.mp4", aspect=Fraction(2, 3), turn=(90, False))
+    assert done(turned).aspect == Fraction(3, 2)
+
+
+def with_everything(path: Path) -> Path:
+    """A Matroska clip with two sound tracks, subtitles, chapters, an attachment and tags."""
+    plain = make_clip(path.with_name("plain.mkv"), frames=50, tags={"title": "Night", "location": "+48.85+002.35/"})
+    with av.open(str(plain)) as source, av.open(str(path), "w") as output:
+        output.metadata.update(source.metadata)
+        output.set_chapters([
+            {"id": 1, "start": 0, "end": 800, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}},
+            {"id": 2, "start": 800, "end": 2000, "time_base": Fraction(1, 1000), "metadata": {"title": "two"}},
+        ])  # fmt: skip
+        tracks = [output.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        again = output.add_stream_from_template(source.streams.audio[0], opaque=True)
+        again.metadata["language"] = "deu"
+        words = output.add_mux_stream("subrip")
+        output.add_attachment("note.txt", "text/plain", b"a note")
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            copy = av.Packet(bytes(packet))
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, again
+            packet.stream = tracks[packet.stream.index]
+            output.mux(packet)
+            if packet.stream is tracks[1]:
+                output.mux(copy)
+        line = av.Packet(b"hello")
+        line.pts = line.dts = 500
+        line.duration, line.time_base, line.stream = 700, Fraction(1, 1000), words
+        output.mux(line)
+    return path
+
+
+def test_all_tracks_chapters_attachments_and_tags_go_over(tmp_path):
+    source = with_everything(tmp_path / "all.mkv")
+    before, after = see(source), done(source, *QUICK)
+    assert after.kinds == before.kinds == ["video", "audio", "audio", "subtitle", "attachment"]
+    assert after.packets == before.packets
+    assert after.chapters == before.chapters
+    assert after.tags["title"] == "Night"
+    with av.open(str(tmp_path / "all_out.mkv")) as clip:
+        assert clip.streams[2].metadata["language"] == "deu"
+        assert clip.streams[4].data == b"a note"
+
+
+def test_metadata_is_stripped_or_kept_without_places_on_request(tmp_path):
+    source = with_everything(tmp_path / "all.mkv")
+    assert "location" in {name.lower() for name in see(source).tags}
+    without = done(source, "--metadata", "no-gps").tags
+    assert "location" not in {name.lower() for name in without}
+    assert without["title"] == "Night"
+    (tmp_path / "all_out.mkv").unlink()
+    assert "title" not in {name.lower() for name in done(source, "--metadata", "strip").tags}
+
+
+def test_what_a_container_cannot_hold_is_said(tmp_path):
+    source = with_everything(tmp_path / "all.mkv")
+    ran = identity(source, "-o", tmp_path / "b.mp4", "--json")
+    assert ran.exit_code == 0, ran.output
+    (told,) = map(json.loads, ran.stdout.splitlines())
+    assert any("attachment" in warning and "left out" in warning for warning in told["warnings"])
+    assert "left out" in ran.stderr
+    assert see(tmp_path / "b.mp4").kinds[:3] == ["video", "audio", "audio"]
+
+
+def test_a_cover_picture_is_not_the_film(tmp_path):
+    film = make_clip(tmp_path / "film.mp4", frames=5)
+    with av.open(str(film)) as source, av.open(str(tmp_path / "a.mp4"), "w") as output:
+        cover = output.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 128, 96, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        tracks = [output.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        picture = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 200, np.uint8)).reformat(format="yuvj420p")
+        output.mux([*cover.encode(picture), *cover.encode(None)])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = tracks[packet.stream.index]
+                output.mux(packet)
+    after = done(tmp_path / "a.mp4")
+    assert (after.size, len(after.pixels)) == ((64, 48), 5)
+    assert after.kinds.count("video") == 2
+
+
+@pytest.mark.parametrize(("start", "end"), [("0.4", "1.2"), (None, "0:00.6"), ("00:00:01", None)])
+def test_a_part_is_cut_out_in_step(tmp_path, start, end):
+    source = make_clip(tmp_path / "a.mp4", frames=50, options={"g": "12"})
+    before = see(source)
+    after = done(source, *(("--start", start) if start else ()), *(("--end", end) if end else ()), *QUICK)
+    first = Fraction(0) if start is None else read_time(start, "")
+    last = Fraction(10) if end is None else read_time(end, "")
+    wanted = [number for number, time in enumerate(before.times) if first <= time < last]
+    assert after.times == [before.times[number] - first for number in wanted]
+    assert likeness(before.pixels[wanted[0]], after.pixels[0]) < 1.5
+    sound_before = {content: time for time, content in before.packets[1]}
+    assert after.packets[1]
+    for time, content in after.packets[1]:
+        assert abs(time - (sound_before[content] - first)) <= Fraction(1, 1000)
+
+
+def test_side_by_side_shows_the_original_at_the_left(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=3)
+    before = see(source)
+    after = done(source, "--side-by-side", "--exposure", "1", *QUICK)
+    assert after.size == (128, 48)
+    assert likeness(after.pixels[1][:, :64], before.pixels[1]) < 2
+    assert after.pixels[1][:, 64:].mean() > before.pixels[1].mean() * 1.2
+
+
+def test_a_contact_sheet_shows_frames_before_and_after(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=20)
+    assert identity(source, "--contact-sheet", "3").exit_code == 0
+    with Image.open(tmp_path / "a_lowlight_sheet.png") as sheet:
+        assert sheet.width > 2 * 64
+        assert sheet.height > 3 * 48
+
+
+def test_batches_and_tiles_give_the_same_frames(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=10)
+    plain = done(source, *QUICK)
+    for more in (("--frames-per-batch", "4"), ("--tile", "32")):
+        (tmp_path / "a_out.mp4").unlink()
+        again = done(source, *QUICK, *more)
+        assert all(np.array_equal(one, other) for one, other in zip(plain.pixels, again.pixels, strict=True))
+
+
+def test_json_holds_what_scripts_need(tmp_path):
+    source = make_clip(tmp_path / "a.mp4")
+    (told,) = map(json.loads, identity(source, "--json").stdout.splitlines())
+    assert (told["status"], told["frames"], told["width"], told["height"], told["codec"]) == (
+        "done", 12, 64, 48, "libx264",
+    )  # fmt: skip
+    assert told["duration"] == pytest.approx(0.48, abs=0.001)
+    assert told["frames_per_second"] > 0
+    assert identity(source).exit_code == 0
+    assert "1 skipped" in identity(source).stderr
+
+
+def bad_clips(folder: Path) -> dict[str, Path]:
+    whole = make_clip(folder / "whole.mp4", frames=30)
+    data = whole.read_bytes()
+    whole.unlink()
+    sound = folder / "sound.mp4"
+    with av.open(str(sound), "w") as output:
+        stream = output.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 8000
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    contents = {"empty.mp4": b"", "words.mkv": b"no clip at all\n" * 99, "headless.mp4": data[: len(data) // 2],
+                "noise.webm": np.random.default_rng(0).bytes(5000)}  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {path.name: path for path in (sound, *(folder / name for name in contents))}
+
+
+def test_a_bad_clip_fails_with_a_sentence_and_its_neighbours_are_done(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    bad = bad_clips(folder)
+    make_clip(folder / "good.mp4")
+    ran = identity(folder, "-o", tmp_path / "out", "--json")
+    assert ran.exit_code == 1
+    told = {Path(one["input"]).name: one for one in map(json.loads, ran.stdout.splitlines())}
+    assert told["good.mp4"]["status"] == "done"
+    for name in bad:
+        assert told[name]["status"] == "failed"
+        assert told[name]["error"]["code"] == "input"
+        assert re.fullmatch(r"[^\n]{10,150}", told[name]["error"]["message"])
+    assert "there is no film in it, only audio" in told["sound.mp4"]["error"]["message"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.mp4"]
+    assert "Traceback" not in ran.output
+
+
+def test_of_a_clip_that_breaks_off_what_can_be_read_is_done_and_said(tmp_path):
+    whole = make_clip(tmp_path / "whole.mkv", frames=100, size=(128, 96))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    ran = identity(cut)
+    assert ran.exit_code == 0, ran.output
+    assert "breaks off" in ran.stderr
+    assert 30 < len(see(tmp_path / "cut_lowlight.mkv").pixels) < 100
+
+
+def test_an_animated_gif_becomes_a_film(tmp_path):
+    frames = [Image.new("RGB", (24, 16), (level, 20, 40)) for level in (10, 60, 110)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=80)
+    assert identity(tmp_path / "a.gif").exit_code == 0
+    assert len(see(tmp_path / "a_lowlight.mp4").pixels) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--codec", "docx"], "docx"),
+        (["--encoder-arg", "nonsense=1"], "nonsense"),
+        (["--encoder-arg", "nonsense"], "--encoder-arg"),
+        (["--start", "soon"], "--start"),
+        (["--start", "2", "--end", "1"], "--end"),
+        (["--crf", "60"], "--crf"),
+        (["--pix-fmt", "rgb565"], "rgb565"),
+        (["--format", "docx"], "docx"),
+        (["-o", "-"], "streams"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
+    source = make_clip(tmp_path / "a.mp4", frames=2)
+    ran = identity(source, *arguments)
+    assert ran.exit_code == 2, ran.output
+    assert said in ran.stderr
+    assert "Traceback" not in ran.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59_999))
+def test_times_are_read_exactly(hours, minutes, milliseconds):
+    text = f"{hours}:{minutes:02}:{milliseconds / 1000:06.3f}"
+    assert read_time(text, "--start") == hours * 3600 + minutes * 60 + Fraction(milliseconds, 1000)
+    assert read_time(f"{milliseconds / 1000:.3f}", "--start") == Fraction(milliseconds, 1000)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "1:60", "1.5:00", "x", "1:", "inf", "1e3"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(SettingsError, match="--end"):
+        read_time(text, "--end")
+
+
+@given(
+    parts=st.lists(st.tuples(st.binary(max_size=50), st.integers(-9, 9), st.booleans()), max_size=9),
+    state=st.lists(st.floats(width=32, allow_nan=False), max_size=5),
+)
+def test_segments_come_back_as_they_were(tmp_path_factory, parts, state):
+    store = SegmentStore(tmp_path_factory.mktemp("store") / "a.mp4", "one run")
+    store.prepare()
+    segment = Segment(
+        len(parts),
+        [data for data, _, _ in parts],
+        [(time, time, 1) for _, time, _ in parts],
+        [key for *_, key in parts],
+    )
+    store.save(0, segment, {"light": np.array(state, np.float32)})
+    found, kept = store.load(0)
+    assert found == segment
+    np.testing.assert_array_equal(kept["light"], np.array(state, np.float32))
+    assert store.finished() == 1
+
+
+def test_segments_of_another_run_are_thrown_away(tmp_path):
+    first = SegmentStore(tmp_path / "a.mp4", "one run")
+    first.prepare()
+    first.save(0, Segment(), {})
+    other = SegmentStore(tmp_path / "a.mp4", "another")
+    assert other.finished() == 0
+    other.prepare()
+    assert first.finished() == 0
+    other.remove()
+    assert list(tmp_path.iterdir()) == []
