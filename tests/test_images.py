@@ -227,6 +227,16 @@ def test_premultiplied_channels_that_lie_apart_are_divided_by_their_alpha() -> N
     assert np.array_equal(picture.alpha, alpha)
 
 
+def test_a_channel_without_a_meaning_is_left_out_and_said() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise(8, 8, 4), photometric="rgb", extrasamples=["unspecified"], metadata=None)
+    picture = read_picture(file.getvalue())
+    assert np.array_equal(picture.pixels, noise(8, 8, 4)[..., :3])
+    assert picture.alpha is None
+    assert "neither colour nor transparency" in picture.warnings[0]
+
+
 def test_white_is_zero_is_turned_round_at_sixteen_bits() -> None:
     tifffile = pytest.importorskip("tifffile")
     file = io.BytesIO()
@@ -605,6 +615,23 @@ def test_pages_of_a_deep_tiff_stay_pages_of_their_own_sizes(tmp_path: Path) -> N
     again = [frame.picture.pixels for frame in read_frames(read_animation(target))]
     assert len(again) == 3
     assert all(np.array_equal(page.pixels, pixels) for page, pixels in zip(pages, again, strict=True))
+
+
+def test_what_of_a_page_could_not_be_read_is_said_once() -> None:
+    pages = [Image.new("CMYK", (4, 4), (0, 255, 255, shade)) for shade in (0, 50)]
+    animation = read_animation(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert write_frames(read_frames(animation), io.BytesIO(), animation=animation) == (
+        "CMYK colours are written as sRGB",
+    )
+
+
+def test_deep_pages_say_so_when_they_become_an_animation_of_eight_bits() -> None:
+    pages = [Frame(Picture(noise(5, 9, 3, dtype=np.uint16), depth=16), 100) for _ in range(2)]
+    animation = read_animation(written(pages[0].picture, "TIFF"))
+    target = io.BytesIO()
+    (said,) = write_frames(pages, target, animation=animation, encoding=Encoding(format="png"))
+    assert "PNG is written with 8 of 16" in said
+    assert read_picture(target.getvalue()).depth == 8
 
 
 def test_an_animation_is_never_reduced_to_one_frame_in_silence(tmp_path: Path) -> None:

@@ -202,6 +202,21 @@ def test_a_png_with_the_usual_gamma_is_plain_srgb() -> None:
     assert read_picture(file.getvalue()).icc is None
 
 
+def test_a_profile_inside_a_bmp_is_read_and_the_result_written_as_srgb() -> None:
+    icc = PROFILES["display-p3"]()
+    header = struct.pack("<I2i2H", 124, 2, 1, 1, 32) + bytes(40) + b"DEBM"
+    header = header.ljust(112, b"\x00") + struct.pack("<3I", 124 + 8, len(icc), 0)
+    content = (
+        struct.pack("<2sI4xI", b"BM", 14 + 124 + 8 + len(icc), 14 + 124) + header + bytes([5, 5, 110, 0] * 2) + icc
+    )
+    picture = read_picture(content)
+    assert picture.icc == icc
+    assert picture.pixels[0, 0].tolist() == [110, 5, 5]
+    target = io.BytesIO()
+    assert "written as sRGB" in write_picture(picture, target)[0]
+    assert read_picture(target.getvalue()).pixels[0, 0, 0] > 115
+
+
 def test_grey_takes_the_luminance_of_a_coloured_result() -> None:
     picture = Picture(np.zeros((2, 2, 1), dtype=np.uint8))
     canvas = Canvas(picture)

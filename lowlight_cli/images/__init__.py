@@ -9,14 +9,14 @@
 `picture_from_image` and `pillow_image` are for notebooks. No torch here: numpy arrays in and out. The rooms:
 
 - `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
-- `unpack` makes integers of every mode and depth, `planar` where a TIFF's channels lie apart; `harvest` gathers the
-  metadata.
+- `unpack` makes integers of every mode and depth, after `layout` has told how they lie in the file; `planar` does so
+  where a TIFF's channels lie apart; `harvest` gathers the metadata.
 - `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour` has the
   mathematics.
 - `picture` holds the result: `Picture`, and `Canvas` for the way back.
 - `metadata` keeps EXIF, XMP and IPTC true; `directory` edits TIFF structures in place.
-- `encode` and, for several frames, `animate` are the ways out; `png`, `tiff`, `ppm` and
-  `bmp` write what Pillow cannot.
+- `fit` leaves of a picture what a format can hold; `encode` and, for several frames, `animate` are the ways out; `png`,
+  `tiff`, `ppm` and `bmp` write what Pillow cannot.
 - `formats` says what each format can hold; `sniff` knows files by their first bytes; `extras` reads HEIC and raw
   photos.
 """

@@ -16,11 +16,11 @@ from lowlight_cli.images.encode import (
     AVIF_ALPHA,
     add_tiff_page,
     encoder_failures,
-    fit_to_format,
     pillow_image,
     png_texts,
     quality_for,
 )
+from lowlight_cli.images.fit import fit_to_format, shallow
 from lowlight_cli.images.formats import FORMATS, output_format
 from lowlight_cli.images.tiff import TiffWriter
 from lowlight_cli.settings import Encoding
@@ -67,7 +67,7 @@ def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: di
         tags = frame.picture.tags.chosen(encoding.metadata)
         picture = fit_to_format(replace(frame.picture, tags=tags), name)
         if picture.depth == 16 and name != "TIFF":
-            picture = fit_to_format(picture, "WEBP")
+            picture = shallow(picture).with_warning(f"an animated {name} is written with 8 of 16 bits per channel")
         warnings.update(dict.fromkeys(picture.warnings))
         yield replace(frame, picture=picture)
 

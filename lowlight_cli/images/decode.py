@@ -22,6 +22,7 @@ from lowlight_cli.errors import InputError
 from lowlight_cli.images import extras
 from lowlight_cli.images.budget import default_pixel_budget
 from lowlight_cli.images.harvest import format_of, frame_count, orientation_to_undo
+from lowlight_cli.images.layout import depth_of
 from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.sniff import (
@@ -34,7 +35,7 @@ from lowlight_cli.images.sniff import (
     is_lossless_webp,
     kind_of,
 )
-from lowlight_cli.images.unpack import depth_of, picture_of
+from lowlight_cli.images.unpack import picture_of
 
 Source = Path | bytes
 
@@ -166,9 +167,9 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     Raises:
         InputError: as for `read_picture`; the frames before the damage have been yielded by then.
     """
-    source, budget = animation.source, animation.pixel_budget
+    source = animation.source
     head = _checked_head(source)
-    with _boundary(budget):
+    with _boundary(animation.pixel_budget) as budget:
         image = _open(source)
     with image:
         for index in range(animation.frames):

@@ -15,9 +15,10 @@ from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images import extras, png
 from lowlight_cli.images.bmp import write_bmp
-from lowlight_cli.images.formats import FORMATS, output_format
+from lowlight_cli.images.fit import EXIF_START, SEGMENT_BYTES, fit_to_format, shallow
+from lowlight_cli.images.formats import output_format
 from lowlight_cli.images.metadata import Tags
-from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.ppm import write_ppm
 from lowlight_cli.images.tiff import TiffWriter
 from lowlight_cli.settings import Encoding
@@ -29,11 +30,7 @@ DEFAULT_QUALITY = 92
 AVIF_ALPHA = {"alpha:lossless": "1"}
 
 AS_THE_INPUT = Encoding()
-_EXIF_START = b"Exif\x00\x00"
-_XMP_START = b"http://ns.adobe.com/xap/1.0/\x00"
 _IPTC_START = b"Photoshop 3.0\x00"
-# A JPEG segment counts its length, itself included, in 16 bits.
-_SEGMENT_BYTES = 65533
 
 
 def write_picture(
@@ -61,26 +58,6 @@ def write_picture(
         _encode(fitted, whole, name, quality)
         target.write(whole.getbuffer())
     return fitted.warnings
-
-
-def fit_to_format(picture: Picture, name: str) -> Picture:
-    """Return the picture with only what format `name` can hold, and a warning for each thing it cannot.
-
-    Raises:
-        OutputError: the format cannot hold a picture of this size.
-    """
-    facts = FORMATS[name]
-    if max(picture.width, picture.height) > facts.largest_side:
-        raise OutputError(f"{name} holds at most {facts.largest_side} pixels a side; choose another --format")
-    if picture.profile is not None and not facts.profiled:
-        picture = _as_srgb(picture).with_warning(f"{name} holds no colour profile; written as sRGB")
-    if picture.depth == 16 and not facts.deep:
-        picture = _shallow(picture).with_warning(f"{name} holds 8 bits per channel; written with 8 of 16")
-    if picture.alpha is not None and not facts.alpha:
-        picture = _on_white(picture).with_warning(f"{name} holds no transparency; laid on white")
-    if name == "JPEG":
-        picture = _with_segments_that_fit(picture)
-    return picture
 
 
 def quality_for(picture: Picture, encoding: Encoding) -> int:
@@ -111,7 +88,7 @@ def _write_jpeg(picture: Picture, file: BinaryIO, quality: int) -> None:
         subsampling="4:4:4",
         optimize=False,
         icc_profile=picture.icc,
-        exif=_EXIF_START + tags.exif if tags.exif else b"",
+        exif=EXIF_START + tags.exif if tags.exif else b"",
         xmp=tags.xmp,
         comment=tags.comment,
         dpi=_whole_dpi(tags),
@@ -248,7 +225,7 @@ _WRITERS: dict[str, Callable[[Picture, BinaryIO, int], None]] = {
 
 def pillow_image(picture: Picture, least: Literal["L", "RGB"] = "L") -> Image.Image:
     """Return a picture as a Pillow image of 8 bits; `least` "RGB" is for formats that have no grey."""
-    picture = _shallow(picture) if picture.depth == 16 else picture
+    picture = shallow(picture) if picture.depth == 16 else picture
     pixels = picture.pixels
     image = Image.fromarray(pixels[..., 0] if picture.is_grey else pixels)
     if picture.is_grey and least == "RGB":
@@ -268,51 +245,9 @@ def _rows(picture: Picture) -> Iterator[NDArray[np.integer]]:
         yield band if picture.alpha is None else np.dstack((band, picture.alpha[rows])).astype(band.dtype, copy=False)
 
 
-def _as_srgb(picture: Picture) -> Picture:
-    plain = replace(picture, profile=None, icc=None)
-    canvas = Canvas(plain)
-    for rows in picture.bands():
-        canvas.add(picture.srgb(rows))
-    return canvas.picture()
-
-
-def _shallow(picture: Picture) -> Picture:
-    alpha = None if picture.alpha is None else _eight_bits(picture.alpha)
-    return replace(picture, pixels=_eight_bits(picture.pixels), alpha=alpha, depth=8)
-
-
-def _eight_bits(deep: Pixels) -> NDArray[np.uint8]:
-    """Return the nearest of 256 levels: 65535 is 255 times 257."""
-    shallow = np.empty(deep.shape, dtype=np.uint8)
-    for row, values in enumerate(deep):
-        shallow[row] = (values.astype(np.uint32) + 128) // 257
-    return shallow
-
-
-def _on_white(picture: Picture) -> Picture:
-    assert picture.alpha is not None  # asked for only where there is one
-    top = int(np.iinfo(picture.pixels.dtype).max)
-    pixels = np.empty_like(picture.pixels)
-    for row, (own, alpha) in enumerate(zip(picture.pixels, picture.alpha, strict=True)):
-        share = alpha[:, None].astype(np.float32) / top
-        pixels[row] = np.rint(own * share + top * (1 - share))
-    return replace(picture, pixels=pixels, alpha=None)
-
-
-def _with_segments_that_fit(picture: Picture) -> Picture:
-    tags = picture.tags
-    if tags.exif and len(tags.exif) + len(_EXIF_START) > _SEGMENT_BYTES:
-        picture = picture.with_warning("its EXIF data is too long for a JPEG and was left out")
-        tags = replace(tags, exif=None)
-    if tags.xmp and len(tags.xmp) + len(_XMP_START) > _SEGMENT_BYTES:
-        picture = picture.with_warning("its XMP data is too long for a JPEG and was left out")
-        tags = replace(tags, xmp=None)
-    return replace(picture, tags=tags)
-
-
 def _segments(marker: bytes, start: bytes, content: bytes | None) -> bytes:
     """Return `content` as JPEG segments, as many as it takes; readers join them."""
-    room = _SEGMENT_BYTES - len(start)
+    room = SEGMENT_BYTES - len(start)
     parts = [content[place : place + room] for place in range(0, len(content), room)] if content else []
     return b"".join(marker + (2 + len(start + part)).to_bytes(2, "big") + start + part for part in parts)
 

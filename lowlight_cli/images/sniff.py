@@ -62,9 +62,11 @@ def bits_of_avif(head: bytes) -> int:
 
     Source: AV1 Codec ISO Media File Format Binding 1.2, section 2.3 (av1C).
     """
-    flags = head[place + 6 : place + 7] if (place := head.find(b"av1C")) >= 0 else b""
-    is_high, is_twelve = bool(flags) and flags[0] & 0x40, bool(flags) and flags[0] & 0x20
-    return (12 if is_twelve else 10) if is_high else 8
+    place = head.find(b"av1C")
+    flags = int.from_bytes(head[place + 6 : place + 7], "big") if place >= 0 else 0
+    if not flags & 0x40:
+        return 8
+    return 12 if flags & 0x20 else 10
 
 
 def colours_of_avif(head: bytes) -> tuple[int, int]:
@@ -73,8 +75,9 @@ def colours_of_avif(head: bytes) -> tuple[int, int]:
     Source: ISO/IEC 14496-12, 12.1.5 (colr); ITU-T H.273 for the numbers.
     """
     place = head.find(b"colrnclx")
-    numbers = head[place + 8 : place + 12] if place >= 0 else b""
-    return (int.from_bytes(numbers[:2], "big"), int.from_bytes(numbers[2:], "big")) if len(numbers) == 4 else (2, 2)
+    if place < 0:
+        return 2, 2
+    return int.from_bytes(head[place + 8 : place + 10], "big"), int.from_bytes(head[place + 10 : place + 12], "big")
 
 
 def has_gain_map(head: bytes) -> bool:

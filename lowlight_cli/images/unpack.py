@@ -4,7 +4,6 @@ Pillow reduces 16-bit colour to 8 bits while unpacking, by taking the high byte 
 with the byte order named the wrong way round yields the low bytes; both together are the 16 bits of the file.
 """
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,8 +15,24 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from lowlight_cli.errors import InputError
+from lowlight_cli.images.bmp import embedded_profile
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, tags_of
+from lowlight_cli.images.layout import (
+    BITS_PER_SAMPLE,
+    EXTRA_SAMPLES,
+    PHOTOMETRIC,
+    SAMPLE_FORMAT,
+    depth_of,
+    first_pass,
+    is_deep_colour,
+    is_deep_mode,
+    most_of_ppm,
+    needs_planes,
+    raw_mode,
+    set_raw_mode,
+    tiff_tag,
+)
 from lowlight_cli.images.picture import Picture, Pixels
 from lowlight_cli.images.planar import read_planes
 from lowlight_cli.images.profiles import Convert, plan_colour
@@ -29,12 +44,7 @@ _BAND_PIXELS = 1 << 20
 
 # The unpackers that read the other byte of each value. "N" is this machine's own order.
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_DEEP_COLOUR = re.compile("(RGB|RGBX|RGBA|RGBa|LA);16[BLN]")
-_BITS_PER_SAMPLE = 258
-_PHOTOMETRIC = 262
-_PLANAR_CONFIGURATION = 284
-_EXTRA_SAMPLES = 338
-_SAMPLE_FORMAT = 339
+# What TIFF's ExtraSamples say of alpha that the colours were multiplied by.
 _PREMULTIPLIED = 1
 
 
@@ -51,15 +61,17 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     Raises:
         InputError: the pixels are of a kind we refuse. Damage raises whatever Pillow raises.
     """
-    raw, depth, most_of_ppm = _raw_mode(image), depth_of(image), _most_of_ppm(image)
+    raw, depth, most = raw_mode(image), depth_of(image), most_of_ppm(image)
     icc = image.info.get("icc_profile")
     if not icc and image.format == "PNG":
         icc = profile_of_png(image.info, grey=image.mode in ("1", "L", "LA", "I;16") or raw == "LA;16B")
-    colour = plan_colour("LA" if raw == "LA;16B" else image.mode, icc, deep=depth == 16)
+    elif not icc and image.format == "BMP" and image.fp:
+        icc = embedded_profile(image.fp)
+    colour = plan_colour("LA" if raw == "LA;16B" else image.mode, icc, deep=depth == 16 or needs_planes(image))
     warnings = [*colour.warnings, *_refuse_or_warn(image, raw, depth)]
-    planes = _in_planes(image, depth) if _needs_planes(image) else None
-    if is_deep := _is_deep_colour(image):
-        _set_raw_mode(image, _first_pass(raw))
+    planes = _in_planes(image, depth) if needs_planes(image) else None
+    if is_deep := is_deep_colour(image):
+        set_raw_mode(image, first_pass(raw))
     if planes is None:
         image.load()
     # All that the image knows is asked first: once unpacked, it may be closed to free its memory.
@@ -77,8 +89,8 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
         samples = planes
     elif is_deep:
         samples = _deep_colour(image, raw, reopen)
-    elif most_of_ppm > 255:
-        samples = _deep_ppm(image, most_of_ppm, reopen)
+    elif most > 255:
+        samples = _deep_ppm(image, most, reopen)
     elif depth == 16:
         samples = _deep_grey(image, raw)
     else:
@@ -111,12 +123,6 @@ def picture_from_image(image: Image.Image) -> Picture:
     )
 
 
-def depth_of(image: ImageFile.ImageFile) -> int:
-    """Return the bits per channel of the picture that `picture_of` makes of an opened image: 8 or 16."""
-    is_deep = _is_deep_colour(image) or _most_of_ppm(image) > 255 or image.mode.startswith(("I", "F"))
-    return 16 if is_deep or (_needs_planes(image) and 16 in _tiff_tag(image, _BITS_PER_SAMPLE)) else 8
-
-
 def _shallow(image: Image.Image, convert: Convert) -> _Samples:
     """Unpack 8 bits per channel, converting (palette, CMYK, premultiplied alpha) band by band."""
     width, height = image.size
@@ -135,17 +141,20 @@ def _shallow(image: Image.Image, convert: Convert) -> _Samples:
 
 def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[str]:
     """Warn where Pillow gives less than the file holds; refuse where it would give nonsense."""
-    if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in _tiff_tag(image, _SAMPLE_FORMAT))):
+    if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in tiff_tag(image, SAMPLE_FORMAT))):
         raise InputError(
             "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
             "convert it to 16 bits first"
         )
-    is_deep_file = 16 in _tiff_tag(image, _BITS_PER_SAMPLE) or _DEEP_COLOUR.fullmatch(raw) is not None
+    warnings = []
+    is_deep_file = 16 in tiff_tag(image, BITS_PER_SAMPLE) or is_deep_mode(raw)
     if depth == 8 and is_deep_file:
-        return ["of its 16 bits per channel only 8 could be read"]
+        warnings.append("of its 16 bits per channel only 8 could be read")
     if depth == 8 and image.format == "HEIF" and (bits := image.info.get("bit_depth", 8)) > 8:
-        return [f"of its {bits} bits per channel only 8 could be read"]
-    return []
+        warnings.append(f"of its {bits} bits per channel only 8 could be read")
+    if 0 in tiff_tag(image, EXTRA_SAMPLES):
+        warnings.append("a channel that is neither colour nor transparency was left out")
+    return warnings
 
 
 def _deep_grey(image: Image.Image, raw: str) -> _Samples:
@@ -161,22 +170,10 @@ def _deep_grey(image: Image.Image, raw: str) -> _Samples:
         elif image.mode == "I":
             band = np.clip(band, 0, 65535)
         pixels[rows, :, 0] = band
-    if image.format == "TIFF" and image.mode != "I" and 0 in _tiff_tag(image, _PHOTOMETRIC):
+    if image.format == "TIFF" and image.mode != "I" and 0 in tiff_tag(image, PHOTOMETRIC):
         # Pillow turns white-is-zero round for 8 bits, and forgets to for 16.
         np.subtract(65535, pixels, out=pixels)
     return _Samples(pixels, _keyed_alpha(pixels, image.info.get("transparency")))
-
-
-def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
-    # The frames of an animated PNG are drawn one over another, which Pillow does in 8 bits.
-    composed = image.format == "PNG" and getattr(image, "is_animated", False)
-    return _DEEP_COLOUR.fullmatch(_raw_mode(image)) is not None and not composed and not _is_planar(image)
-
-
-def _needs_planes(image: ImageFile.ImageFile) -> bool:
-    """Tell a TIFF whose channels lie apart where Pillow would read 8 bits of 16, or take alpha for what it is not."""
-    has_more = 16 in _tiff_tag(image, _BITS_PER_SAMPLE) or image.mode in ("LA", "La", "RGBA")
-    return _is_planar(image) and has_more and image.mode in ("LA", "La", "RGB", "RGBX", "RGBA")
 
 
 def _in_planes(image: ImageFile.ImageFile, depth: int) -> _Samples:
@@ -190,18 +187,9 @@ def _in_planes(image: ImageFile.ImageFile, depth: int) -> _Samples:
     if names[-1] not in "Aa":
         return _Samples(pixels, None)
     alpha: Pixels = planes[..., -1].copy()
-    if _PREMULTIPLIED in _tiff_tag(image, _EXTRA_SAMPLES):
+    if _PREMULTIPLIED in tiff_tag(image, EXTRA_SAMPLES):
         _divide_by_alpha(pixels, alpha)
     return _Samples(pixels, alpha)
-
-
-def _first_pass(raw: str) -> str:
-    """Return the raw mode that unpacks the high bytes as they are.
-
-    Pillow divides premultiplied values by alpha while unpacking, which is wrong for one byte of two. Grey with alpha
-    needs one pass only: its four bytes a pixel are what Pillow calls RGBA.
-    """
-    return "RGBA" if raw == "LA;16B" else raw.replace("RGBa", "RGBA")
 
 
 def _deep_colour(image: ImageFile.ImageFile, raw: str, reopen: Reopen) -> _Samples:
@@ -217,8 +205,8 @@ def _deep_colour(image: ImageFile.ImageFile, raw: str, reopen: Reopen) -> _Sampl
     if is_single:
         image.close()
     with reopen() as again:
-        high = _first_pass(raw)
-        _set_raw_mode(again, high[:-1] + _OTHER_BYTE[high[-1]])
+        high = first_pass(raw)
+        set_raw_mode(again, high[:-1] + _OTHER_BYTE[high[-1]])
         again.load()
         for rows in _bands(width, height):
             planes[rows] |= np.asarray(again.crop((0, rows.start, width, rows.stop)))
@@ -238,14 +226,6 @@ def _deep_grey_with_alpha(image: ImageFile.ImageFile) -> _Samples:
         band = np.asarray(image.crop((0, rows.start, width, rows.stop))).view(">u2")
         pixels[rows, :, 0], alpha[rows] = band[..., 0], band[..., 1]
     return _Samples(pixels, alpha)
-
-
-def _most_of_ppm(image: ImageFile.ImageFile) -> int:
-    """Return the largest value of a binary colour PPM (Pillow's second argument), 0 for all else."""
-    tile = image.tile[0] if image.tile and image.format == "PPM" and image.mode == "RGB" else None
-    if tile is None or tile.codec_name != "ppm" or not isinstance(tile.args, tuple):
-        return 0
-    return int(tile.args[1])
 
 
 def _deep_ppm(image: ImageFile.ImageFile, most: int, reopen: Reopen) -> _Samples:
@@ -292,26 +272,3 @@ def _bands(width: int, height: int) -> Iterator[slice]:
     step = max(1, _BAND_PIXELS // max(1, width))
     for top in range(0, height, step):
         yield slice(top, min(top + step, height))
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return how the file's bytes are unpacked, in Pillow's words (`RGB;16B`); '' where it does not say."""
-    arguments = image.tile[0].args if image.tile else None
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
-
-
-def _is_planar(image: ImageFile.ImageFile) -> bool:
-    return len(image.getbands()) > 1 and 2 in _tiff_tag(image, _PLANAR_CONFIGURATION)
-
-
-def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
-    image.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
-    ]
-
-
-def _tiff_tag(image: Image.Image, tag: int) -> tuple[int, ...]:
-    tags = getattr(image, "tag_v2", {})
-    value = tags.get(tag, ())
-    return value if isinstance(value, tuple) else (value,)
