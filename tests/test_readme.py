@@ -50,6 +50,6 @@ def test_every_file_the_readme_links_to_is_there(link):
 
 
 def test_options_named_in_the_text_exist():
-    told = "".join(help_of([name]) for name in ("enhance", "bench"))
+    told = "".join(help_of([name]) for name in ("enhance", "bench", "video", "zero-shot", "train"))
     for option in set(re.findall(r"`(--[a-z][a-z-]+)", README)):
         assert option in told or option == "--help", option
