@@ -26,11 +26,11 @@ _WHITE = 0.98  # share of full white at which a clipped highlight is taken to li
 class Camera:
     """Ranges of the camera model; pairs are (least, most), and shares are probabilities.
 
-    Sources. Exposure, noise, casts: fitted to cover the validation pairs of LOL v1 (5 to 8 stops under; noise white in
-    space, standard deviations of about 2.0, 1.1 and 1.5 of 255 in R, G and B, almost the same from level 5 to 50).
-    Photon counts: full wells of 4,000 to 40,000 electrons at white, phone to full frame (photonstophotos.net's read
-    noise charts give 1.5 to 15 electrons). Balance gains and matrices: the spread of DNG colour profiles of daylight
-    to tungsten light. Blur: hand-held shots of 1/8 s or less at these picture sizes. The rest is our choice.
+    Sources. Exposure, electrons, balance gains, black levels and casts: fitted to cover the 20 validation pairs of LOL
+    v1, which lie 5 to 8 stops under, with noise that is white in space and has standard deviations of about 2.0, 1.1
+    and 1.5 of 255 in red, green and blue, almost the same from level 5 to level 50: photons and reading in linear light
+    with about 24,000 electrons at white and 5 for reading, red amplified 3.4 and blue 2 times. The ranges reach from
+    there to phones (fewer electrons) and to long exposures (quiet). Blur, smear, JPEG and shares are our choice.
     """
 
     stops_under: Range = (3.0, 7.9)

@@ -2,29 +2,22 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lowlight_cli.device import choose_device
 from lowlight_cli.errors import OutputError
-from lowlight_cli.metrics import measure_quality
-from lowlight_cli.sheet import Cell, Thumbnail, write_sheet
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
-from lowlight_cli.train.events import Event, Progress, Saved, Validation
-from lowlight_cli.train.network import build_network, export_weights, predict, total_loss, training_loss
-from lowlight_cli.train.processes import Processes, average_gradients, joined_processes
+from lowlight_cli.train.events import Event, Progress, Saved
+from lowlight_cli.train.network import build_network, export_weights, training_loss
+from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
 from lowlight_cli.train.settings import Run
-
-_VALIDATION_SAMPLES, _VALIDATION_CROP = 24, 128
-_VALIDATION_STEP = 2**40  # far beyond any training step: other random numbers
-_PREVIEWS = 6
+from lowlight_cli.train.validation import validate, validation_batches
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -75,36 +68,6 @@ def advance(state: State, batch: Batch, recipe: Recipe, processes: Processes) ->
     return loss, norm
 
 
-def _validate(state: State, batches: Sequence[Batch], recipe: Recipe, preview: Path) -> Validation:
-    """Measure the moving average on the validation batches, and write a sheet of the first few pictures."""
-    network = build_network(recipe.network).to(batches[0].lifted.device).eval()
-    network.load_state_dict(state.average)
-    rows: list[tuple[float, float, float, float]] = []
-    lines: list[list[Cell]] = []
-    for batch in batches:
-        with torch.inference_mode():
-            output = predict(network, batch, recipe)
-        for index, result in enumerate(output):
-            reference = batch.reference[index]
-            loss = total_loss(result[None], reference[None], recipe.loss)
-            quality = measure_quality(result.clamp(0, 1), reference)
-            rows.append((float(loss), min(quality.psnr, 99.0), min(quality.psnr_gt_mean, 99.0), quality.ssim))
-            if len(lines) < _PREVIEWS:
-                named = (
-                    ("input", batch.lifted[index]),
-                    (f"{quality.psnr:.1f} dB", result),
-                    ("reference", reference),
-                )
-                lines.append([Cell(_thumbnail(picture), label) for label, picture in named])
-    write_sheet(preview, lines, overwrite=True)
-    return Validation(state.step, *(sum(column) / len(rows) for column in zip(*rows, strict=True)))
-
-
-def _thumbnail(picture: Tensor) -> Thumbnail:
-    levels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
-    return np.asarray(levels.cpu())
-
-
 def _batches(recipe: Recipe, sources: Sources, first: int, processes: Processes) -> Iterator[Batch]:
     """This process's share of the batches from step `first` on, each made while the one before is trained on."""
 
@@ -135,7 +98,7 @@ def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> 
         DeviceError: the device is not there.
         OutputError: a file cannot be written.
     """
-    device = choose_device(run.device)
+    device = own_device(choose_device(run.device))
     try:
         run.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -151,7 +114,7 @@ def _train(
     checkpoint, weights = run.output / "checkpoint.pt", run.output / f"{recipe.name}.safetensors"
     if checkpoint.exists():
         restore_checkpoint(checkpoint, state, recipe)
-    validation = _validation_batches(recipe, held_out, device) if processes.leads else []
+    validation = validation_batches(recipe, held_out, device) if processes.leads else []
     recent: list[tuple[float, float]] = []
     since = time.monotonic()
     if state.step >= recipe.schedule.steps:
@@ -168,19 +131,9 @@ def _train(
             yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
             recent, since = [], time.monotonic()
         if state.step % run.save_every == 0 or last:
-            write_checkpoint(checkpoint, state, recipe)
+            # In this order: killed in between, the same file is written again.
             export_weights(weights, state.average, recipe, step=state.step, data=run.data)
+            write_checkpoint(checkpoint, state, recipe)
             yield Saved(state.step, weights)
         if validation and (state.step % run.validate_every == 0 or last):
-            yield _validate(state, validation, recipe, run.output / "preview.png")
-
-
-def _validation_batches(recipe: Recipe, held_out: Sources, device: torch.device) -> list[Batch]:
-    """Held-out samples, one by one, the same at every validation."""
-    if held_out.is_empty:
-        return []
-    crop = min(_VALIDATION_CROP, max(stage.crop for stage in recipe.schedule.stages))
-    return [
-        held_out.batch(recipe, _VALIDATION_STEP, crop=crop, places=range(place, place + 1)).to(device)
-        for place in range(_VALIDATION_SAMPLES)
-    ]
+            yield validate(state, validation, recipe, run.output / "preview.png")

@@ -36,6 +36,13 @@ class Processes:
         return range(self.rank * size, (self.rank + 1) * size)
 
 
+def own_device(device: torch.device) -> torch.device:
+    """The GPU that torchrun means this process to use, where `device` names no particular one."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started (its environment says so), for the length of the block."""

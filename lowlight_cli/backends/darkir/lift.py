@@ -24,7 +24,7 @@ ALONE_BELOW: Final = 0.9  # a picture that misses less than this many stops is w
 TRUSTED_ABOVE: Final = 3.2  # one that misses more gets all of them; between, a smooth share
 EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is nothing to lift
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
-FULL_TRUST: Final = 0.6  # stops of lift from which the network's correction counts in full
+FULL_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
 MAX_CURVATURE: Final = 4096.0
 
 
