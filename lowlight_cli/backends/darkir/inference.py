@@ -13,6 +13,8 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 - A bias costs a pass over the result in most matrix products: a row of ones below the magnitudes makes it a weight.
 - oneDNN's 1x1 convolution is twice as fast as the one that `conv2d` picks, and its depthwise one has no quick kernel
   for padding beyond 8: zeros are put around the features first.
+- A convolution that is added to something is added by oneDNN as it computes it, not in a pass of its own. Blocks write
+  their result over their input.
 - Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
 """
 
@@ -43,6 +45,8 @@ Pool = Callable[[Tensor], Tensor]
 _TINY = 1e-18
 
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+# What torch.compile makes of a convolution followed by an addition; not a public name, so it may go.
+_ONEDNN_ADDS = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
 
 
 def pool_here(x: Tensor) -> Tensor:
@@ -109,10 +113,50 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    padding = dilation
-    if x.is_cpu and dilation > 8:
-        x, padding = F.pad(x, (dilation, dilation, dilation, dilation)), 0
+    x, padding = _prepadded(x, dilation)
     return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=x.shape[1])
+
+
+def _add_pointwise(total: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a 1x1 convolution of `x` to `total`, in place."""
+    if x.is_cpu and _ONEDNN_ADDS:
+        return _add_convolution(total, x, weight, bias)
+    return total.add_(_pointwise(x, weight, bias))
+
+
+def _add_depthwise(total: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Add a depthwise 3x3 convolution of `x` to `total`, in place."""
+    if x.is_cpu and _ONEDNN_ADDS:
+        x, padding = _prepadded(x, dilation)
+        return _add_convolution(total, x, weight, None, padding=padding, dilation=dilation)
+    return total.add_(_depthwise(x, weight, None, dilation))
+
+
+def _add_convolution(
+    total: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *, padding: int = 0, dilation: int = 1
+) -> Tensor:
+    pads, rates, groups = (padding, padding), (dilation, dilation), x.shape[1] // weight.shape[1]
+    added: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+        total, x, weight, bias, pads, (1, 1), rates, groups, "add", 1.0, None, [], None
+    )
+    return added
+
+
+def _prepadded(x: Tensor, padding: int) -> tuple[Tensor, int]:
+    """Return a picture and the padding that a convolution must still do."""
+    return (_zero_padded(x, padding), 0) if x.is_cpu and padding > 8 else (x, padding)
+
+
+def _zero_padded(x: Tensor, width: int) -> Tensor:
+    """Put zeros around channels-last `x`. `F.pad` zeroes the middle too before it fills it: twice the time."""
+    batch, channels, height, length = x.shape
+    size = (batch, channels, height + 2 * width, length + 2 * width)
+    padded = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    middle = padded[..., width:-width, :]
+    for border in (padded[..., :width, :], padded[..., -width:, :], middle[..., :width], middle[..., -width:]):
+        border.zero_()
+    middle[..., width:-width] = x
+    return padded
 
 
 class _Pointwise(_Folded):
@@ -130,11 +174,15 @@ class _Pointwise(_Folded):
     def forward(self, x: Tensor) -> Tensor:
         return _pointwise(x, self.weight, self.bias)
 
-    def scaled(self, x: Tensor, attention: Tensor) -> Tensor:
-        """Apply to `x * attention`, `(N, C, 1, 1)`, without that product for a single picture."""
+    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
+        """Add the convolution of `x` to `total`, in place."""
+        return _add_pointwise(total, x, self.weight, self.bias)
+
+    def add_scaled_to(self, total: Tensor, x: Tensor, attention: Tensor) -> Tensor:
+        """Add the convolution of `x * attention`, `(N, C, 1, 1)`, without that product for a single picture."""
         if len(attention) == 1:
-            return _pointwise(x, self.weight * attention, self.bias)
-        return _pointwise(x * attention, self.weight, self.bias)
+            return _add_pointwise(total, x, self.weight * attention, self.bias)
+        return _add_pointwise(total, x * attention, self.weight, self.bias)
 
 
 class _Norm(_Folded):
@@ -165,13 +213,10 @@ class _Depthwise(_Folded):
         self.keep("bias", torch.stack([_bias(conv) for conv in convs]).sum(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        total: Tensor | None = None
-        for index, dilation in enumerate(self.dilations):
-            weight: Tensor = getattr(self, f"weight{index}")
-            bias = None if index else self.bias
-            part = _depthwise(x, weight, bias, dilation)
-            total = part if total is None else total.add_(part)
-        assert total is not None
+        weights: list[Tensor] = [getattr(self, f"weight{index}") for index in range(len(self.dilations))]
+        total = _depthwise(x, weights[0], self.bias, self.dilations[0])
+        for weight, dilation in zip(weights[1:], self.dilations[1:], strict=True):
+            _add_depthwise(total, x, weight, dilation)
         return total
 
 
@@ -197,7 +242,7 @@ class _Paired(_Folded):
     def forward(self, x: Tensor) -> Tensor:
         wide = self.straight(x)
         out = _depthwise(wide, self.own, self.bias, 1)
-        return out.add_(_depthwise(_pointwise(x, self.swapped_weight, self.swapped_bias), self.other, None, 1))
+        return _add_depthwise(out, _pointwise(x, self.swapped_weight, self.swapped_bias), self.other, 1)
 
 
 class _Frequency(_Folded):
@@ -229,20 +274,23 @@ class _Frequency(_Folded):
         parts = torch.view_as_real(spectrum)
         parts[..., 0].add_(_TINY)
         parts[:, 0, 0, 0].add_(self.enter_bias, alpha=height * width)
-        scale = self._filter(spectrum).view(*spectrum.shape, 1)
-        filtered: Tensor = torch.fft.irfft2(torch.view_as_complex(parts.mul_(scale)), s=(height, width))
+        parts.mul_(self._filter(parts.flatten(1, 2)).view(*spectrum.shape, 1))
+        filtered: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
         return filtered.to(y.dtype)
 
-    def _filter(self, spectrum: Tensor) -> Tensor:
-        """Return gamma * process1(|X|) / |X|, `(C, pixels)`."""
-        channels, pixels = len(spectrum), spectrum[0].numel()
+    def _filter(self, parts: Tensor) -> Tensor:
+        """Return gamma * process1(|X|) / |X|, `(C, pixels)`, for X as real and imaginary `parts` `(C, pixels, 2)`."""
+        channels, pixels, _ = parts.shape
         # One row of ones more on either layer; the ones stay ones through LeakyReLU.
-        inner = torch.empty(channels + 1, pixels, device=spectrum.device)
+        inner = torch.empty(channels + 1, pixels, device=parts.device)
         inner[-1] = 1.0
-        magnitude = torch.abs(spectrum.view(channels, pixels), out=inner[:-1])
+        squares = parts.square()  # torch.abs of complex numbers takes half as long again
+        magnitude = torch.add(squares[..., 0], squares[..., 1], out=inner[:-1])
+        del squares
         if self.floor:
-            magnitude.square_().add_(self.floor**2).sqrt_()
-        hidden = torch.empty(len(self.into) + 1, pixels, device=spectrum.device)
+            magnitude.add_(self.floor**2)
+        magnitude.sqrt_()
+        hidden = torch.empty(len(self.into) + 1, pixels, device=parts.device)
         hidden[-1] = 1.0
         F.leaky_relu_(torch.mm(self.into, inner, out=hidden[:-1]), 0.1)
         return torch.mm(self.outof, hidden).div_(magnitude)
@@ -261,7 +309,7 @@ class _EBlock(_Folded):
 
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
         gated = simple_gate(self.branches(self.widen(self.extra(self.norm(x)))))
-        y = self.project.scaled(gated, self.attention(pool(gated))).add_(x)
+        y = self.project.add_scaled_to(x, gated, self.attention(pool(gated)))
         return y.addcmul_(y, self.frequency(y))
 
 
@@ -283,9 +331,8 @@ class _DBlock(_Folded):
 
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
         gated = simple_gate(self.branches(self.widen(self.norm1(x))))
-        y = self.project.scaled(gated, self.attention(pool(gated))).add_(x)
-        result: Tensor = self.shrink(simple_gate(self.grow(self.norm2(y))))
-        return result.add_(y)
+        y = self.project.add_scaled_to(x, gated, self.attention(pool(gated)))
+        return self.shrink.add_to(y, simple_gate(self.grow(self.norm2(y))))
 
 
 class _Fusion(_Folded):
@@ -378,7 +425,7 @@ class FoldedDarkIR(_Folded):
             skips.append(x)
             x = F.conv2d(x, getattr(self, f"down{level}_weight"), getattr(self, f"down{level}_bias"), stride=2)
         light = self._through(self.middle_enc, x, pool)
-        x = self._through(self.middle_dec, light, pool) + light
+        x = self._through(self.middle_dec, light.clone(), pool).add_(light)
         for level, decoder in enumerate(self.decoders):
             x = F.pixel_shuffle(_pointwise(x, getattr(self, f"up{level}_weight"), None), 2)
             x = x.contiguous(memory_format=torch.channels_last)
