@@ -7,8 +7,8 @@ averaged over cells. From those of the frames around it, a frame gets a correcti
   move do not disturb a median. Summed up it is the light's path in time; a straight line fitted to the path around the
   frame is where the light ought to be. A line, so that fades are followed without lag; its slope is shrunk towards
   zero as far as chance explains it (James and Stein's factor), so that noise alone gives the quieter mean.
-- *Local.* The gain made - shown, beyond its median, is averaged in time cell by cell, but only over frames in which
-  the cell showed the same thing: where something moves nothing is mixed, and nothing ghosts.
+- *Local.* What a cell is beside the path is averaged in time, but only over frames in which, without a break, it and
+  the cells around it showed the same thing: where something moves nothing is mixed, and nothing ghosts.
 
 Frames beyond a cut or a lasting step of the light do not count. All of it is a pure function of the window, so a run
 that goes on after a kill needs nothing but the tiny pictures.
@@ -79,20 +79,19 @@ def correction(window: Sequence[Light], place: int, *, strength: float = 1.0) ->
     first, last, path = _between_steps(path, first, place)
     wanted = _fitted(path, place - first)
     common = np.clip(wanted - path[place - first], -_MOST_GLOBAL, _MOST_GLOBAL)
-    local = _local(window[first : last + 1], place - first)
+    local = _local(window[first : last + 1], path, place - first)
     total: Cells = (strength * (common[:, None, None] + local)).astype(np.float32)
     return total
 
 
 def apply_correction(result: Tensor, log_gain: Cells) -> Tensor:
-    """Return `result`, `(1, 3, H, W)` in [0, 1], with its log light moved by the cells of `log_gain`."""
+    """Return `result`, `(1, 3, H, W)` in [0, 1], with its log light moved by the cells of `log_gain`; float32."""
     height, width = result.shape[-2:]
     cells = torch.from_numpy(log_gain).to(result.device).exp()
     # Bilinear interpolation as two small matrix products: several times as fast as F.interpolate on a CPU.
     down = _interpolation(height, cells.shape[-2], result.device)
     across = _interpolation(width, cells.shape[-1], result.device)
-    gain = down @ cells @ across.T
-    return result.float().add(_FLOOR).mul_(gain).sub_(_FLOOR).clamp_(0, 1)
+    return (down @ cells @ across.T).mul_(result[0]).clamp_(0, 1)[None]
 
 
 @lru_cache(maxsize=8)
@@ -156,14 +155,15 @@ def _moving_mean(values: Cells, count: int) -> Cells:
     return ((summed[count:] - summed[:-count]) / count).astype(np.float32)
 
 
-def _local(window: Sequence[Light], place: int) -> Cells:
-    """Return the correction of each cell's gain `(3, h, w)`, beyond the common one."""
-    shown = np.stack([light.shown for light in window])
-    gain = np.stack([light.made for light in window]) - shown
-    gain -= np.median(gain, axis=(2, 3), keepdims=True)
-    weight = _sameness(shown, place)
-    steady = (weight * gain).sum(axis=0) / weight.sum(axis=0)
-    local: Cells = np.clip(steady - gain[place], -_MOST_LOCAL, _MOST_LOCAL).astype(np.float32)
+def _local(window: Sequence[Light], path: Cells, place: int) -> Cells:
+    """Return the correction of each cell `(3, h, w)`, beyond the common one.
+
+    Measured from the path, so that what a median gets wrong of one frame leaves the sum of both corrections.
+    """
+    weight = _sameness(np.stack([light.shown for light in window]), place)
+    rest = np.stack([light.made for light in window]) - path[:, :, None, None]
+    steady = (weight * rest).sum(axis=0) / weight.sum(axis=0)
+    local: Cells = np.clip(steady - rest[place], -_MOST_LOCAL, _MOST_LOCAL).astype(np.float32)
     return local
 
 

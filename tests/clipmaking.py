@@ -7,8 +7,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 SOUND_RATE = 8000
+ACCURATE = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
 
 
 def pattern(index: int, *, width: int, height: int, top: int = 255) -> np.ndarray:
@@ -63,7 +65,10 @@ def make_clip(
                                                        range(len(times)))  # fmt: skip
         for time, picture in zip(times, shown, strict=False):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb48le" if deep else "rgb24").reformat(
-                format=pixel_format, dst_colorspace=1, dst_color_range=2 if colour_range == 2 else 1
+                format=pixel_format,
+                dst_colorspace=1,
+                dst_color_range=2 if colour_range == 2 else 1,
+                interpolation=ACCURATE,
             )
             frame.pts, frame.time_base = time, time_base
             output.mux(film.encode(frame))
@@ -112,11 +117,11 @@ def see(path: Path, *, film: int = 0) -> Seen:
         for packet in clip.demux():
             if packet.stream.index != stream.index:
                 if packet.size:
-                    entry = packet.pts * packet.time_base, bytes(packet)
+                    entry = (packet.pts or 0) * packet.time_base, bytes(packet)
                     seen.packets.setdefault(packet.stream.index, []).append(entry)
                 continue
             for frame in packet.decode():
-                seen.pixels.append(frame.to_ndarray(format="rgb24", src_colorspace=1))
+                seen.pixels.append(frame.to_ndarray(format="rgb24", src_colorspace=1, interpolation=ACCURATE))
                 seen.times.append(frame.pts * frame.time_base)
                 seen.colour = (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
                 seen.pixel_format, seen.size = frame.format.name, (frame.width, frame.height)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lowlight_cli.degrade import Illumination, Shot, render, take
+from lowlight_cli.settings import DEFAULT_MODEL
 from lowlight_cli.stabilize import (
     LOOK_AHEAD,
     LOOK_BACK,
@@ -185,6 +186,27 @@ def test_strength_zero_changes_nothing_and_one_half_goes_half_the_way():
     assert np.abs(whole).max() > 0
     np.testing.assert_allclose(half, whole / 2, atol=1e-6)
     assert not none.any()
+
+
+@pytest.fixture(scope="module")
+def default_network() -> Callable[[Tensor], Tensor]:
+    from lowlight_cli.enhancer import load_enhancer
+
+    return load_enhancer(DEFAULT_MODEL, offline=True).enhance_tensor
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_default_network_is_steadied_as_promised(default_network):
+    made, calm = steadied(filmed([street()] * 60, wobbles(60)["random"]), default_network)
+    assert luma(calm).std() <= luma(made).std() / 4
+    scenes = [with_passer_by(street(frame), frame) for frame in range(30)]
+    made, calm = steadied(filmed(scenes, np.ones(30)), default_network)
+    clean = [tensor(render(scene)) for scene in scenes]
+    assert np.mean([psnr(a, c) - psnr(b, c) for a, b, c in zip(made, calm, clean, strict=True)]) <= 0.3
+    for what in ("a step up of two stops", "a fade in of two seconds"):
+        made, calm = steadied(filmed([street()] * 72, [LIGHTS[what](frame) for frame in range(72)]), default_network)
+        assert np.abs(luma(calm) / luma(made) - 1)[30 + RATE // 2 :].max() <= 0.1
 
 
 @given(

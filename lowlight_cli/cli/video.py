@@ -16,6 +16,7 @@ from lowlight_cli.paths import Plan, plan_jobs
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
 from lowlight_cli.video import CLIPS, Film, Span, read_time
 from lowlight_cli.video.settings import read_arguments
+from lowlight_cli.zero_shot.settings import ZeroShot
 
 if TYPE_CHECKING:
     from lowlight_cli.clip import ClipProgress, ClipResult
@@ -36,7 +37,7 @@ Crf = Annotated[
 ]
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", help="The encoder's speed.", show_default="h264 medium", rich_help_panel=_FILM),
+    typer.Option("--preset", help="The encoder's speed.", show_default="h264 veryfast", rich_help_panel=_FILM),
 ]
 PixelFormat = Annotated[
     str | None,
@@ -81,6 +82,12 @@ Resume = Annotated[
 ]
 
 
+ZeroShotOption = Annotated[
+    bool,
+    typer.Option("--zero-shot", help="Fit ZERO-IG to some frames of the clip instead.", rich_help_panel="Model"),
+]
+
+
 def video(
     inputs: opt.Inputs = None,
     output: opt.Output = None,
@@ -103,6 +110,7 @@ def video(
     model: opt.Model = DEFAULT_MODEL,
     weights: opt.WeightsOption = None,
     dilations: opt.Dilations = None,
+    zero_shot: ZeroShotOption = False,
     offline: opt.Offline = False,
     strength: opt.Strength = Tone.strength,
     exposure: opt.Exposure = Tone.exposure,
@@ -139,6 +147,8 @@ def video(
     if end is not None:
         span = Span(span.start, read_time(end, "--end"))
     network = opt.read_dilations(dilations)
+    if zero_shot and (weights is not None or model != DEFAULT_MODEL):
+        raise SettingsError("--zero-shot fits its own weights: it takes no --model and no --weights")
     if weights is not None and model == DEFAULT_MODEL:
         model = weights.stem
     plan = plan_jobs(
@@ -158,7 +168,7 @@ def video(
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), noun="clips", quiet=quiet) as show:
         report = Report(plan, show, as_json=as_json)
         if plan.jobs:
-            from lowlight_cli.clip import ClipSettings, check_film, enhance_clips
+            from lowlight_cli.clip import ClipSettings, check_film, enhance_clips, fitted, ready
             from lowlight_cli.enhancer import load_enhancer
 
             settings = ClipSettings(
@@ -177,18 +187,22 @@ def video(
                 ClipSettings.most_pixels if max_megapixels is None else round(max_megapixels * 1e6),
             )
             check_film(film)
-            enhancer = load_enhancer(
-                model,
-                weights=weights,
-                compute=compute,
-                network=network,
-                denoise=denoise,
-                offline=offline,
-                on_download=show.step,
-            )
-            show.say(describe(enhancer))
+            if zero_shot:
+                prepare = fitted(ZeroShot(), compute, denoise=1.0 if denoise is None else denoise)
+            else:
+                enhancer = load_enhancer(
+                    model,
+                    weights=weights,
+                    compute=compute,
+                    network=network,
+                    denoise=denoise,
+                    offline=offline,
+                    on_download=show.step,
+                )
+                show.say(describe(enhancer))
+                prepare = ready(enhancer)
             # An interrupt must end the work at once, not when the generator happens to be collected.
-            with closing(enhance_clips(plan.jobs, enhancer, settings)) as work:
+            with closing(enhance_clips(plan.jobs, prepare, settings)) as work:
                 report.follow(_drawn(work, show))
         report.close()
 
@@ -215,8 +229,9 @@ def _drawn(work: "Iterable[ClipProgress | ClipResult]", show: Show) -> "Iterator
 
 def _line(told: "ClipProgress") -> str:
     of = "" if told.total is None else f" of about {told.total}"
+    what = "step" if told.stage == "fit" else "frame"
     left = "" if told.seconds_left is None else f", {_clock(told.seconds_left)} left"
-    return f"{told.input}: frame {told.done}{of}, {told.frames_per_second:.1f} frames a second{left}"
+    return f"{told.input}: {what} {told.done}{of}, {told.frames_per_second:.1f} {what}s a second{left}"
 
 
 def _clock(seconds: float) -> str:

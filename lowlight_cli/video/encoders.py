@@ -34,8 +34,8 @@ class Encoder:
 ENCODERS = {
     encoder.codec: encoder
     for encoder in (
-        Encoder("libx264", "h264", 18, 51, "preset", "medium"),
-        Encoder("libx265", "hevc", 20, 51, "preset", "fast", extra={"x265-params": "log-level=error"}),
+        Encoder("libx264", "h264", 18, 51, "preset", "veryfast"),
+        Encoder("libx265", "hevc", 20, 51, "preset", "faster", extra={"x265-params": "log-level=error"}),
         Encoder(
             "libvpx-vp9", "vp9", 24, 63, "cpu-used", "4", even=False,
             extra={"row-mt": "1", "deadline": "good", "b": "0"},

@@ -7,16 +7,15 @@ are. All moments are counted from the beginning of the part that is read.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import av
-import numpy as np
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
-from numpy.typing import NDArray
 
 from lowlight_cli.errors import InputError
+from lowlight_cli.video.colour import Pixels, upright_rgb
 from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
 from lowlight_cli.video.settings import Span
 
@@ -26,20 +25,6 @@ if TYPE_CHECKING:
     AnyPacket = Packet[Stream]
 else:
     AnyPacket = Packet  # at run time it takes no parameters
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-"""`(H, W, 3)`, upright RGB; uint8, or uint16 over its whole range for films of more than 8 bits."""
-
-# What swscale calls the matrices of ISO/IEC 23091-2.
-MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
 
 _EARLY_SECONDS = 0.5
 _WHOLE = Span()
@@ -148,7 +133,7 @@ class ClipReader:
                         break
                 if track.index == self.film.index:
                     yield from self._in_span(self._decoded(packet))
-                elif packet.size and packet.dts is not None and self._moved(packet):
+                elif packet.size and self._moved(packet):
                     yield packet
             yield from self._in_span(self._decoded(None))
         except (av.FFmpegError, OSError) as error:
@@ -196,7 +181,9 @@ class ClipReader:
         """Count a copied packet's time from the beginning of the span; tell whether it belongs to the span."""
         base = packet.time_base
         ticks = packet.pts if packet.pts is not None else packet.dts
-        assert ticks is not None
+        if ticks is None:  # a cover picture belongs to every part, and to no time
+            packet.pts = packet.dts = 0
+            return bool(packet.stream.disposition & Disposition.attached_pic)
         time = self._time_of(ticks, packet)
         if (self.span.start and time < self.span.start) or (self.span.end is not None and time >= self.span.end):
             return False
@@ -208,7 +195,8 @@ class ClipReader:
         return True
 
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
-        return ClipFrame(_upright_rgb(item.frame, self.facts), item.shown, duration)
+        facts = self.facts
+        return ClipFrame(upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth), item.shown, duration)
 
     def _last_duration(self, last: _Shown) -> int:
         """Nothing follows the last frame: believe its own duration if it is like the others'."""
@@ -225,17 +213,3 @@ class ClipReader:
             return False
         end = (self._last + 2 * self._step) * self._base + self.span.start
         return float(self.facts.seconds - end) > _EARLY_SECONDS
-
-
-def _upright_rgb(frame: VideoFrame, facts: ClipFacts) -> Pixels:
-    colour, stored_height = facts.colour, frame.height
-    packed = frame.reformat(
-        format="rgb48le" if facts.depth > 8 else "rgb24",
-        src_colorspace=MATRICES.get(colour.matrix_for(stored_height), Colorspace.ITU709),
-        src_color_range=ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        threads=1,
-    )
-    pixels: Pixels = packed.to_ndarray()  # type: ignore[assignment]
-    mirrored = pixels[:, ::-1] if facts.turn.mirrored else pixels
-    return cast(Pixels, np.ascontiguousarray(np.rot90(mirrored, facts.turn.quarters)))

@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import cast
 
 import av
-import numpy as np
 from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.settings import Metadata
+from lowlight_cli.video.colour import planar
 from lowlight_cli.video.encoders import FilmPlan
 from lowlight_cli.video.facts import find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
-from lowlight_cli.video.reading import MATRICES, AnyPacket, ClipFrame, ClipReader
+from lowlight_cli.video.reading import AnyPacket, ClipFrame, ClipReader
 from lowlight_cli.video.segments import Segment
 from lowlight_cli.video.tracks import kept_chapters, kept_tags, plan_tracks, read_cover
 
@@ -74,7 +73,7 @@ class ClipWriter:
     def add_frame(self, frame: ClipFrame) -> None:
         """Encode a frame; its pixels have the plan's size. Raises OutputError."""
         with _write_errors():
-            self._keep(self._encoder.encode(_planar(frame, self._film)))
+            self._keep(self._encoder.encode(_encodable(frame, self._film)))
         self._segment.frames += 1
 
     def add_packet(self, packet: AnyPacket) -> None:
@@ -232,19 +231,10 @@ def _refuse_unknown_options(encoder: VideoCodecContext, plan: FilmPlan) -> None:
         raise SettingsError(f"{plan.encoder} knows no option {name!r}; see --encoder-arg and --preset")
 
 
-def _planar(frame: ClipFrame, plan: FilmPlan) -> VideoFrame:
-    name = "rgb48le" if frame.pixels.dtype == np.uint16 else "rgb24"
-    packed = VideoFrame.from_ndarray(frame.pixels, format=name)
-    planar = packed.reformat(
-        format=plan.pixel_format,
-        dst_colorspace=MATRICES.get(plan.matrix, Colorspace.ITU709),
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.JPEG if plan.colour.is_full_range else ColorRange.MPEG,
-        threads=1,
-    )
-    planar.pts, planar.time_base = frame.shown, plan.time_base
-    planar.duration = frame.duration
-    return planar
+def _encodable(frame: ClipFrame, plan: FilmPlan) -> VideoFrame:
+    made = planar(frame.pixels, plan.pixel_format, matrix=plan.matrix, full_range=plan.colour.is_full_range)
+    made.pts, made.time_base, made.duration = frame.shown, plan.time_base, frame.duration
+    return made
 
 
 @contextmanager

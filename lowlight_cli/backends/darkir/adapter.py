@@ -41,19 +41,21 @@ class DarkIRBackend:
         return self._run(image, self._choose_stops(image), pool_here)
 
     def tile_enhancer(self, preview: Tensor) -> TileEnhancer:
-        """Let tiles share the preview's lift and pooled vectors, and what only the whole picture knows of its light.
+        """Let tiles share what only the whole picture knows of its light.
 
-        A network without a lift makes the light itself and each tile's would differ: their low frequencies are those
-        of the preview's result. A lifted picture's light is the lift, which the tiles share already, and its network
-        only cleans; the preview, with its noise averaged away, would mislead it (12 dB worse, measured).
+        A network without a lift makes the light itself, and each tile's would differ: tiles get the pooled vectors of
+        the preview, and the low frequencies of its result. A lifted picture's light is the lift, which tiles share
+        anyhow, and its network only cleans. There the preview, its noise averaged away, misleads: on 3 Mpx its pooled
+        vectors bring tiles within 44.5 dB of the whole picture, their own within 48.7.
         """
         stops = self._choose_stops(preview)
+        if self._is_lifted:
+            return lambda tile, _: self._run(tile, stops, pool_here)
         record = PoolRecord()
         guide = self._run(preview, stops, record.record)
 
         def enhance_tile(tile: Tensor, window: Window) -> Tensor:
-            result = self._run(tile, stops, record.replay())
-            return result if self._is_lifted else bounded(_with_low_frequencies(result, guide, window))
+            return bounded(_with_low_frequencies(self._run(tile, stops, record.replay()), guide, window))
 
         return enhance_tile
 

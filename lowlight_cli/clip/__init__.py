@@ -1,0 +1,15 @@
+"""Enhance clips: reading, computing and writing overlap; memory does not grow with length; light stays calm.
+
+    for told in enhance_clips(jobs, ready(enhancer), ClipSettings()):
+        ...                      # ClipProgress now and then, one ClipResult for each job
+
+results.py    what a caller may choose, and what is told
+frames.py     frames through the network and the anti-flicker filter
+work.py       one clip's way through reader, network, filter and writer
+run.py        clips one after the other; a clip that fails is a result, not the end
+"""
+
+from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.clip.run import check_film, enhance_clips, fitted, ready
+
+__all__ = ["ClipProgress", "ClipResult", "ClipSettings", "check_film", "enhance_clips", "fitted", "ready"]

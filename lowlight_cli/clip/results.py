@@ -1,0 +1,70 @@
+"""What a caller may choose about clips, and what is told of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.results import FileResult
+from lowlight_cli.settings import Metadata, Tone
+from lowlight_cli.video import Film, Span
+from lowlight_cli.video.facts import MOST_PIXELS
+
+_FILM, _WHOLE = Film(), Span()
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are done, beyond what the model does: see the options of `lowlight video`.
+
+    `stabilize` is the strength of the anti-flicker filter, 0 for none. `contact_sheet` is the number of frames shown
+    before and after in a picture beside the result, 0 for no such picture.
+    """
+
+    tone: Tone = Tone()
+    film: Film = _FILM
+    span: Span = _WHOLE
+    metadata: Metadata = "keep"
+    stabilize: float = 1.0
+    side_by_side: bool = False
+    contact_sheet: int = 0
+    frames_per_batch: int = 1
+    resume: bool = False
+    overwrite: bool = False
+    preserve_times: bool = False
+    fail_fast: bool = False
+    most_pixels: int = MOST_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stabilize <= 1:
+            raise SettingsError("--stabilize-strength lies between 0 and 1")
+        if not 1 <= self.frames_per_batch <= 64:
+            raise SettingsError("--frames-per-batch lies between 1 and 64")
+        if not 0 <= self.contact_sheet <= 100:
+            raise SettingsError("--contact-sheet lies between 1 and 100")
+
+
+@dataclass(frozen=True)
+class ClipProgress:
+    """How far a clip is: frames done of about `total` (None if nobody knows), and at which pace; or steps of a fit."""
+
+    input: str
+    done: int
+    total: int | None
+    frames_per_second: float
+    seconds_left: float | None
+    stage: Literal["fit", "frames"] = "frames"
+
+
+@dataclass(frozen=True)
+class ClipResult(FileResult):
+    """What became of one clip: a file's result, and what only clips have.
+
+    `duration` is the result's length in seconds, `frames` how many it has, `resumed_at` how many of them an earlier
+    run had made.
+    """
+
+    frames: int = 0
+    duration: float = 0.0
+    frames_per_second: float = 0.0
+    resumed_at: int = 0
+    codec: str | None = None

@@ -1,0 +1,85 @@
+"""Clips one after the other; a clip that fails is a result, not the end."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+
+from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.clip.work import ClipWork
+from lowlight_cli.enhancer import Enhancer
+from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.paths import Job
+from lowlight_cli.results import Failure, name_of
+from lowlight_cli.settings import Compute
+from lowlight_cli.video import Film, Span
+from lowlight_cli.video.encoders import named_encoder
+from lowlight_cli.video.facts import ClipFacts, probe_clip
+from lowlight_cli.zero_shot.film import fit_to_film
+from lowlight_cli.zero_shot.settings import ZeroShot
+
+Prepare = Callable[[ClipFacts, Span], Generator[ClipProgress, None, Enhancer]]
+"""Gives a clip its enhancer, telling how far it is."""
+
+
+def check_film(film: Film) -> None:
+    """Refuse, before any work, a codec that is not there; raises SettingsError."""
+    if film.codec is not None:
+        named_encoder(film.codec)
+
+
+def enhance_clips(
+    jobs: Sequence[Job], prepare: Prepare, settings: ClipSettings
+) -> Generator[ClipProgress | ClipResult]:
+    """Do the clips in order; yield progress, and a result for each; with `fail_fast` stop after the first failure.
+
+    `prepare` gives each clip its enhancer: `ready(enhancer)` the same one to all, a fit its own. Raises SettingsError
+    for an encoder's option that cannot be meant, for it would fail every clip.
+    """
+    for job in jobs:
+        assert job.input is not None
+        assert job.output is not None
+        blank = ClipResult(name_of(job.input), name_of(job.output), "failed")
+        started = time.perf_counter()
+        try:
+            facts = probe_clip(job.input, most_pixels=settings.most_pixels)
+            enhancer = yield from prepare(facts, settings.span)
+            work = ClipWork(facts, job.output, enhancer, settings)
+            yield from work.run()
+            result = work.result(blank, seconds=time.perf_counter() - started)
+        except SettingsError:
+            raise
+        except LowlightError as error:
+            seconds = round(time.perf_counter() - started, 3)
+            result = replace(blank, error=Failure(error.code, str(error)), seconds=seconds)
+        yield result
+        if settings.fail_fast and result.status == "failed":
+            return
+
+
+def ready(enhancer: Enhancer) -> Prepare:
+    """Return what gives every clip the same enhancer."""
+
+    def prepare(facts: ClipFacts, span: Span) -> Generator[ClipProgress, None, Enhancer]:  # noqa: ARG001
+        yield from ()
+        return enhancer
+
+    return prepare
+
+
+def fitted(settings: ZeroShot, compute: Compute, *, denoise: float = 1.0) -> Prepare:
+    """Return what fits ZERO-IG to every clip; the steps come as progress."""
+
+    def prepare(facts: ClipFacts, span: Span) -> Generator[ClipProgress, None, Enhancer]:
+        fit = fit_to_film(facts, span, settings, compute=compute, denoise=denoise)
+        started = time.perf_counter()
+        while True:
+            try:
+                step = next(fit)
+            except StopIteration as finished:
+                enhancer: Enhancer = finished.value
+                return enhancer
+            pace = step.step / max(time.perf_counter() - started, 1e-6)
+            left = (step.steps - step.step) / pace
+            yield ClipProgress(name_of(facts.path), step.step, step.steps, pace, left, "fit")
+
+    return prepare

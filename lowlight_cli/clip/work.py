@@ -1,0 +1,207 @@
+"""One clip's way through reader, network, filter and writer.
+
+A clip goes through as a stream of items in the order of its file. Frames are turned to floats, enhanced, held for a
+short look-ahead, steadied and encoded; packets of sound and subtitles pass them by, and the container's writer puts
+everything in order again.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from lowlight_cli.atomic import atomic_path, preserve_times
+from lowlight_cli.batch import make_folder
+from lowlight_cli.clip.frames import Frames, Made, finished, floats
+from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.enhancer import Enhancer
+from lowlight_cli.errors import InputError, OutputError
+from lowlight_cli.results import name_of
+from lowlight_cli.sheet import Cell, write_sheet
+from lowlight_cli.video import CLIPS
+from lowlight_cli.video.colour import Pixels
+from lowlight_cli.video.encoders import plan_film
+from lowlight_cli.video.facts import ClipFacts
+from lowlight_cli.video.flow import Ahead, Behind
+from lowlight_cli.video.reading import ClipFrame, ClipReader
+from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
+from lowlight_cli.video.writing import ClipWriter, verify_clip
+
+_BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
+_BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
+_THUMBNAIL = 320  # long side of a contact sheet's pictures, in pixels
+
+
+class ClipWork:
+    """The way of one clip through reader, network, filter and writer."""
+
+    def __init__(self, facts: ClipFacts, target: Path, enhancer: Enhancer, settings: ClipSettings) -> None:
+        self._facts, self._source, self._target = facts, facts.path, target
+        self._enhancer, self._settings = enhancer, settings
+        self._tile = enhancer.tile_size(facts.height, facts.width)
+        self._frames = Frames(enhancer, settings, careful=self._tile != 0)
+        self._container = CLIPS.format_of(target.suffix) or "mkv"
+        self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
+        self._done = self._resumed_at = 0
+        self._end = 0
+        self._sheet: list[list[Cell]] = []
+        self._warnings: list[str] = []
+        self._codec = ""
+        self._sheet_path = target.with_name(f"{target.stem}_sheet.png")
+        if settings.contact_sheet and self._sheet_path.exists() and not settings.overwrite:
+            raise OutputError(f"{self._sheet_path} exists already; use --overwrite to replace it")
+
+    def run(self) -> Iterator[ClipProgress]:
+        """Do the work and tell how far it is; the result is in place, complete, when the last word is said."""
+        settings = self._settings
+        with ExitStack() as stack:
+            reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
+            part = stack.enter_context(atomic_path(make_folder(self._target), overwrite=settings.overwrite))
+            width = self._facts.width * (2 if settings.side_by_side else 1)
+            film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)
+            self._codec = film.encoder
+            writer = ClipWriter(part, self._container, reader, film, metadata=settings.metadata)
+            stack.callback(writer.abandon)
+            yield from self._stream(reader, writer)
+            end = self._end * self._facts.time_base
+            verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end)
+            self._warnings += [*reader.warnings, *writer.tracks.warnings]
+        if self._facts.has_alpha:
+            self._warnings.append("transparency has no place in the result and is left out")
+        self._finish()
+
+    def result(self, blank: ClipResult, *, seconds: float) -> ClipResult:
+        """Return what became of the clip after `run`."""
+        enhancer, computed = self._enhancer, self._done - self._resumed_at
+        return replace(
+            blank,
+            status="done",
+            seconds=round(seconds, 3),
+            frames=self._done,
+            duration=round(float(self._end * self._facts.time_base), 3),
+            frames_per_second=round(computed / seconds, 2) if seconds else 0.0,
+            resumed_at=self._resumed_at,
+            width=self._facts.width,
+            height=self._facts.height,
+            codec=self._codec,
+            model=enhancer.model,
+            device=str(enhancer.device),
+            precision=enhancer.precision,
+            tile=self._tile,
+            warnings=tuple(self._warnings),
+        )
+
+    def _finish(self) -> None:
+        settings = self._settings
+        if self._sheet:
+            write_sheet(self._sheet_path, self._sheet, overwrite=settings.overwrite)
+        if settings.preserve_times:
+            preserve_times(self._source, self._target)
+        if self._store:
+            self._store.remove()
+
+    def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
+        self._take_over_segments(writer)
+        room = max(2, min(16, _BYTES_AHEAD // (self._facts.width * self._facts.height * _BYTES_PER_PIXEL)))
+        room += self._settings.frames_per_batch
+        items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
+        pace = _Pace(self._done, reader.seconds)
+        with Ahead(items, room=room) as ahead, Behind(room=room) as behind:
+            for item in self._frames.made(ahead):
+                if isinstance(item, Made):
+                    self._encode(item, writer, behind)
+                    yield pace.progress(name_of(self._source), self._done, float(self._end * self._facts.time_base))
+                else:
+                    behind.do(lambda packet=item: writer.add_packet(packet))  # type: ignore[misc]
+            behind.do(writer.close)
+            behind.finish()
+
+    def _take_over_segments(self, writer: ClipWriter) -> None:
+        """Write what an earlier run left finished, and begin where it ends."""
+        if not self._store:
+            return
+        self._store.prepare()
+        for index in range(self._store.finished()):
+            segment, state = self._store.load(index)
+            writer.add_segment(segment)
+            self._done += segment.frames
+            self._frames.state = state
+            self._end = max(shown + duration for shown, _, duration in segment.times)
+        self._resumed_at = self._done
+
+    def _encode(self, made: Made, writer: ClipWriter, behind: Behind) -> None:
+        """Hand a finished frame to the writer; a full segment is ended, and kept if the run may go on from it."""
+        behind.do(lambda: self._finish_frame(made, writer))
+        self._done += 1
+        self._end = made.frame.shown + made.frame.duration
+        if self._done % SEGMENT_FRAMES == 0:
+            state = self._frames.state
+            index = self._done // SEGMENT_FRAMES - 1
+            behind.do(lambda: self._end_segment(writer, index, state))
+
+    def _finish_frame(self, made: Made, writer: ClipWriter) -> None:
+        frame, pixels = made.frame, finished(made)
+        self._show(frame, pixels)
+        if self._settings.side_by_side:
+            pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=1))
+        writer.add_frame(replace(frame, pixels=pixels))
+
+    def _end_segment(self, writer: ClipWriter, index: int, state: State) -> None:
+        segment = writer.end_segment()
+        if self._store:
+            self._store.save(index, segment, state)
+
+    def _show(self, frame: ClipFrame, pixels: Pixels) -> None:
+        """Take a frame into the contact sheet when its turn has come."""
+        count, seconds = self._settings.contact_sheet, self._facts.seconds
+        length = min(filter(None, (seconds, self._settings.span.end)), default=Fraction(1)) - self._settings.span.start
+        moment = frame.shown * self._facts.time_base
+        if len(self._sheet) < count and moment >= length * Fraction(2 * len(self._sheet) + 1, 2 * count):
+            label = f"{float(moment + self._settings.span.start):.2f} s"
+            before, after = (_thumbnail(one) for one in (frame.pixels, pixels))
+            self._sheet.append([Cell(before, f"{label}, before"), Cell(after, f"{label}, after")])
+
+
+class _Pace:
+    """Counts frames against the clock and the clip's length; many containers do not say how many frames they hold."""
+
+    def __init__(self, done_before: int, seconds: float | None) -> None:
+        self._done_before, self._seconds = done_before, seconds
+        self._started = time.perf_counter()
+
+    def progress(self, name: str, done: int, moment: float) -> ClipProgress:
+        """Return the progress after `done` frames, the last of which ends at `moment` seconds."""
+        passed = max(time.perf_counter() - self._started, 1e-6)
+        pace = (done - self._done_before) / passed
+        if not self._seconds or moment <= 0:
+            return ClipProgress(name, done, None, pace, None)
+        total = max(done, round(done * self._seconds / moment))
+        return ClipProgress(name, done, total, pace, (total - done) / pace)
+
+
+def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -> str:
+    """Name everything that the encoded frames depend on."""
+    try:
+        found = facts.path.stat()
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror or error}") from error
+    tile = enhancer.tile_size(facts.height, facts.width)
+    chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
+    computed = (enhancer.model, enhancer.precision, str(enhancer.device), tile)
+    return repr((str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
+
+
+def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
+    scale = min(1.0, _THUMBNAIL / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
+    small = F.interpolate(floats(pixels, torch.device("cpu")), size=size, mode="area")
+    eight: NDArray[np.uint8] = (small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return eight

@@ -1,0 +1,81 @@
+"""Fit one ZERO-IG to a film: to a few frames that differ most, so that it knows every scene; then it runs on all."""
+
+from collections.abc import Generator, Sequence
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowlight_cli.backends.base import Backend
+from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
+from lowlight_cli.backends.zeroig.network import load_network
+from lowlight_cli.enhancer import Enhancer
+from lowlight_cli.errors import InputError
+from lowlight_cli.settings import Compute
+from lowlight_cli.tiling import TensorSource
+from lowlight_cli.video.facts import ClipFacts
+from lowlight_cli.video.reading import ClipFrame, ClipReader
+from lowlight_cli.video.settings import Span
+from lowlight_cli.zero_shot.fit import Fit, Step
+from lowlight_cli.zero_shot.settings import ZeroShot
+
+MODEL = "zeroig-fitted"
+
+_LOOKS, _CHOSEN = 12, 6  # frames that are looked at, evenly over the film, and frames that are fitted
+_THUMBNAIL = 16
+
+
+def fit_to_film(
+    facts: ClipFacts, span: Span, settings: ZeroShot, *, compute: Compute, denoise: float = 1.0
+) -> Generator[Step, None, Enhancer]:
+    """Yield the steps of the fit; the generator's own result is the enhancer for every frame.
+
+    Raises InputError when no frame of the span can be read, and NumericsError as `Fit.run` does.
+    """
+    frames = different_frames(look_around(facts, span), count=_CHOSEN)
+    state: dict[str, Tensor] = {}
+
+    def load(dtype: torch.dtype) -> Backend:
+        return ZeroIGBackend(load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise)
+
+    enhancer = Enhancer(MODEL, load, compute)
+    fit = Fit([TensorSource(frame) for frame in frames], settings, device=enhancer.device)
+    yield from fit.run()
+    state.update(fit.state_dict())
+    return enhancer
+
+
+def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Tensor]:
+    """Return up to `count` frames, `(1, 3, H, W)` floats in [0, 1], at even distances; InputError for none."""
+    end = min(filter(None, (facts.seconds, span.end)), default=None)
+    moments = [span.start]
+    if end is not None and end > span.start:
+        moments = [span.start + (end - span.start) * Fraction(place, count) for place in range(count)]
+    found = [frame for moment in moments if (frame := _frame_at(facts, Span(moment, span.end))) is not None]
+    if not found:
+        raise InputError("no frame of its film lies in the part asked for")
+    return found
+
+
+def different_frames(frames: Sequence[Tensor], *, count: int) -> list[Tensor]:
+    """Return up to `count` frames, each as unlike those before it as any that is left; the first one first."""
+    looks = [F.interpolate(frame, size=(_THUMBNAIL, _THUMBNAIL), mode="area").add(0.01).log() for frame in frames]
+    chosen = [0]
+    while len(chosen) < min(count, len(frames)):
+        away = [min(float((look - looks[other]).abs().mean()) for other in chosen) for look in looks]
+        farthest = max(range(len(frames)), key=away.__getitem__)
+        if away[farthest] == 0:
+            break
+        chosen.append(farthest)
+    return [frames[place] for place in chosen]
+
+
+def _frame_at(facts: ClipFacts, span: Span) -> Tensor | None:
+    with ClipReader(facts, span=span) as reader:
+        try:
+            frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
+        except (InputError, StopIteration):
+            return None
+    top = 255.0 if frame.pixels.dtype == "uint8" else 65535.0
+    return torch.from_numpy(frame.pixels).permute(2, 0, 1)[None].float() / top
