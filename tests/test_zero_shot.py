@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
 from lowlight_cli.batch import Batch
 from lowlight_cli.errors import NumericsError, ResourceError, SettingsError, WeightsError
 from lowlight_cli.images import Picture
+from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Compute, Encoding
@@ -32,6 +34,7 @@ from lowlight_cli.weights_file import WeightsFile, read_weights
 from lowlight_cli.zero_shot.files import ZeroShotFiles
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import INITIAL_WEIGHTS, Fit, Step, exposure_gain
+from lowlight_cli.zero_shot.pretrain import Pretraining, draw_batch
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -132,7 +135,7 @@ def test_fast_stops_when_its_loss_is_flat():
     assert 80 <= steps[-1] <= ZeroShot().steps
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (16, 15)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (16, 15), (3, 2000)])
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_the_smallest_photos_are_fitted_too(preset, size):
     photo = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -201,6 +204,40 @@ def test_the_embedded_start_says_what_it_is():
     assert held.metadata["backend"] == "zeroig"
     load_network(held.tensors)
     assert INITIAL_WEIGHTS.stat().st_size < 500_000
+    entry = read_manifest()["zeroig-initial"]
+    assert (entry.backend, entry.embedded, entry.bytes, entry.sha256) == (
+        "zeroig",
+        True,
+        INITIAL_WEIGHTS.stat().st_size,
+        held.sha256,
+    )
+    assert INITIAL_WEIGHTS.with_suffix(".md").exists()
+
+
+def clean_photos() -> list[np.ndarray]:
+    return [(scene(80, 90)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)]
+
+
+def test_pretraining_gives_the_same_bytes_again_and_weights_that_a_fit_can_start_from():
+    first, again = (Pretraining(clean_photos(), steps=2) for _ in range(2))
+    assert list(first.run()) == list(again.run())
+    state = first.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in again.state_dict().items())
+    fitted(darkened(scene(20, 20)), ZeroShot(epochs=1), WeightsFile(state, {}, ""))
+
+
+def test_a_pretraining_pair_is_the_same_scene_but_for_noise():
+    batch = draw_batch(clean_photos(), np.random.default_rng(0))
+    assert batch.low.shape == batch.clean.shape == (8, 3, 64, 64)
+    assert (batch.gain >= 1).all()
+    means = torch.stack([batch.low.mean(dim=(1, 2, 3)), batch.clean.mean(dim=(1, 2, 3))])
+    assert (means[0] - means[1]).abs().max() < 0.05
+    assert not torch.equal(batch.low, batch.clean)
+
+
+def test_pretraining_without_photos_is_refused():
+    with pytest.raises(SettingsError, match="64x64"):
+        Pretraining([np.zeros((63, 200, 3), np.uint8)])
 
 
 def save_photo(path: Path, photo: Tensor) -> Path:
@@ -292,22 +329,35 @@ def test_white_balance_and_contrast_do_what_they_say_and_nothing_when_off():
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_a_random_moment_leaves_nothing_half_written(tmp_path: Path):
-    save_photo(tmp_path / "night.png", darkened(scene(200, 200)))
+@pytest.mark.parametrize("choice", ["discard", "save"])
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_ctrl_c_at_a_random_step_leaves_nothing_half_written(tmp_path: Path, preset: str, choice: str):
+    save_photo(tmp_path / "night.png", darkened(scene(120, 140)))
     code = "from lowlight_cli.__main__ import main; main()"
-    for delay in np.random.default_rng(0).uniform(1, 12, 5):
+    steps = ["--preset", preset, "--epochs", "2000", "--preview-every", "1", "--preview-dir", "previews"]
+    for delay in np.random.default_rng(0).uniform(0, 3, 2):
         with subprocess.Popen(
-            [sys.executable, "-c", code, "zero-shot", "night.png", "--preset", "paper", "-q"],
+            [sys.executable, "-c", code, "zero-shot", "night.png", "-q", *steps, "--on-interrupt", choice],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             stderr=subprocess.PIPE,
         ) as child:
+            while not list(tmp_path.glob("previews/*.png")) and child.poll() is None:
+                time.sleep(0.05)
             time.sleep(delay)
             child.send_signal(signal.SIGINT)
-            child.communicate(timeout=30)
-        assert child.returncode in (130, -signal.SIGINT)
-        assert [path.name for path in tmp_path.iterdir()] == ["night.png"]
+            _, told = child.communicate(timeout=60)
+        assert child.returncode == 130, told
+        assert b"Traceback" not in told
+        latest = [path for path in tmp_path.glob("*") if path.is_file() and path.name != "night.png"]
+        assert len(latest) == (1 if choice == "save" else 0)
+        for path in latest:
+            assert path.name.startswith("night_lowlight.step")
+            with Image.open(path) as picture:
+                assert picture.size == (140, 120)
+            path.unlink()
+        shutil.rmtree(tmp_path / "previews")
 
 
 @pytest.mark.slow

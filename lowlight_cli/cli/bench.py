@@ -80,6 +80,15 @@ Scores = Annotated[
         rich_help_panel=_QUALITY,
     ),
 ]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write one page with sliders between inputs, results and references, and all figures.",
+        rich_help_panel=_QUALITY,
+    ),
+]
 Sheet = Annotated[
     Path | None,
     typer.Option("--sheet", metavar="FILE.png", help="Draw inputs, results and references.", rich_help_panel=_QUALITY),
@@ -99,6 +108,7 @@ def bench(
     split: SplitOption = None,
     score: Scores = None,
     sheet: Sheet = None,
+    report: ReportPage = None,
     overwrite: opt.Overwrite = False,
     offline: opt.Offline = False,
     device: opt.Device = Compute.device,
@@ -128,10 +138,10 @@ def bench(
     if pairs is not None:
         _refuse({"--part": part, "--size": size, "--plot": plot, "--compare": compare}, "does not go with --pairs")
         wanted = None if split is None else cast(Split, opt.one_of(split, get_args(Split), "--split"))
-        quality = QualityWanted(pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline)
+        quality = QualityWanted(pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline, report)
         show_quality(quality, as_json=as_json, quiet=quiet, verbose=verbose)
         return
-    _refuse({"--split": split, "--score": score, "--sheet": sheet}, "needs --pairs")
+    _refuse({"--split": split, "--score": score, "--sheet": sheet, "--report": report}, "needs --pairs")
     parts = tuple(cast(Part, opt.one_of(each, get_args(Part), "--part")) for each in part or get_args(Part))
     sizes = tuple(read_size(each) for each in size) if size else None
     speed = Speed(models, files, parts, sizes, repeat, batch, compute, offline)

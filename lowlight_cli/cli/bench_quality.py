@@ -1,8 +1,11 @@
 """What `lowlight bench --pairs` shows: a row for each picture and method, then each method's means."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +20,7 @@ from lowlight_cli.settings import Compute
 if TYPE_CHECKING:
     from lowlight_cli.metrics import Quality, Score, ScoreName
     from lowlight_cli.quality import MethodSummary, QualityRow, Sample
+    from lowlight_cli.report.quality import QualityReport
 
 _SHEET_SIDE = 320
 _COLUMNS = ("PSNR", "SSIM", "PSNR GT-mean", "SSIM GT-mean", "mean", "seconds")
@@ -35,6 +39,7 @@ class QualityWanted:
     sheet: Path | None = None
     overwrite: bool = False
     offline: bool = False
+    report: Path | None = None
 
 
 def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: bool) -> None:
@@ -50,22 +55,75 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
     from lowlight_cli.quality import load_methods, measure_samples, samples_of, summarise, write_quality_sheet
 
     samples = samples_of(found)
-    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(samples), noun="pictures", quiet=quiet) as show:
+    with (
+        _planned_page(wanted, samples) as page,
+        logged_to_stderr(quiet=quiet, verbose=verbose),
+        Show(len(samples), noun="pictures", quiet=quiet) as show,
+    ):
         scores: dict[str, Score] = {name: load_score(name) for name in names}
         methods = load_methods(wanted.models, weights=wanted.weights, compute=wanted.compute, offline=wanted.offline)
-        side = _SHEET_SIDE if sheet else 0
+        side = max(_SHEET_SIDE if sheet else 0, page.side if page else 0)
         measured = measure_samples(samples, methods, scores=scores, thumbnail_side=side)
         table = _Table(samples, list(methods), names, as_json=as_json)
-        rows = list(_followed(measured, table, show, len(methods)))
-        for summary in summarise(rows):
+        followed = _followed(measured, table, show, len(methods))
+        rows = list(_paged(followed, page, keep_thumbnails=sheet is not None) if page else followed)
+        summaries = summarise(rows)
+        for summary in summaries:
             table.close(summary)
         if sheet:
             write_quality_sheet(sheet, rows, overwrite=wanted.overwrite)
             show.say(f"sheet: {sheet}")
+        if page:
+            page.write(summaries, made_with=_made_with(wanted))
+            show.say(f"report: {page.target}")
         failed = len({row.sample for row in rows if row.error})
         if failed:
             show.tell(f"{failed} of {len(samples)} pictures failed")
             raise typer.Exit(LowlightError.exit_code)
+
+
+@contextmanager
+def _planned_page(wanted: QualityWanted, samples: "Sequence[Sample]") -> "Iterator[QualityReport | None]":
+    """Yield the page that `--report` asks for, if it does; raises SettingsError for a name that cannot be meant."""
+    if wanted.report is None:
+        yield None
+        return
+    from lowlight_cli.quality import BASELINES
+    from lowlight_cli.report.quality import QualityReport
+
+    with QualityReport(
+        wanted.report,
+        samples,
+        methods=len(BASELINES) + len(wanted.models) + len(wanted.weights),
+        scores=wanted.scores,
+        command=shlex.join(["lowlight", *sys.argv[1:]]),
+        overwrite=wanted.overwrite,
+    ) as page:
+        yield page
+
+
+def _paged(rows: "Iterator[QualityRow]", page: "QualityReport", *, keep_thumbnails: bool) -> "Iterator[QualityRow]":
+    """Pass rows on, with no more of their pictures than a sheet needs; an interrupt writes the page as far as it is."""
+    from lowlight_cli.quality import summarise
+    from lowlight_cli.report.previews import shrink
+
+    try:
+        for row in rows:
+            page.add(row)
+            kept = row.thumbnail if keep_thumbnails else None
+            yield replace(row, thumbnail=None if kept is None else shrink(kept, _SHEET_SIDE))
+    except KeyboardInterrupt:
+        with suppress(LowlightError):  # the interrupt weighs more
+            page.write(summarise(page.rows), interrupted=True)
+        raise
+
+
+def _made_with(wanted: QualityWanted) -> str:
+    from lowlight_cli.device import choose_device, choose_dtype, describe_device, precision_name
+
+    device = choose_device(wanted.compute.device)
+    names = ", ".join([*wanted.models, *map(str, wanted.weights)])
+    return f"{names} on {describe_device(device)}, {precision_name(choose_dtype(wanted.compute.precision, device))}"
 
 
 def _followed(rows: "Iterator[QualityRow]", table: "_Table", show: Show, methods: int) -> "Iterator[QualityRow]":

@@ -57,8 +57,8 @@ def _measured(speed: Speed, *, quiet: bool) -> Report:
 
 def _print_report(report: Report, *, as_json: bool) -> None:
     if as_json:
-        for each in (report.machine, *report.rows):
-            typer.echo(json.dumps(each.as_json()))
+        for told in (report.machine.as_json(), *(row.as_json() for row in report.rows)):
+            typer.echo(json.dumps(told))
         return
     typer.echo(_described(report.machine))
     typer.echo("")

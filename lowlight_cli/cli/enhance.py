@@ -3,7 +3,7 @@
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, named_inputs, tell_plan
+from lowlight_cli.cli.files import Report, describe, named_inputs, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
@@ -19,6 +19,7 @@ def enhance(
     overwrite: opt.Overwrite = False,
     compare: opt.Compare = False,
     preserve_times: opt.PreserveTimes = False,
+    report: opt.ReportPage = None,
     model: opt.Model = DEFAULT_MODEL,
     weights: opt.WeightsOption = None,
     dilations: opt.Dilations = None,
@@ -69,8 +70,12 @@ def enhance(
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return
-    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), quiet=quiet) as show:
-        report = Report(plan, show, as_json=as_json)
+    with (
+        planned_page(report, plan, overwrite=overwrite, max_megapixels=max_megapixels) as page,
+        logged_to_stderr(quiet=quiet, verbose=verbose),
+        Show(len(plan.jobs), quiet=quiet) as show,
+    ):
+        results = Report(plan, show, as_json=as_json, page=page)
         if plan.jobs:
             from lowlight_cli.batch import Batch, enhance_files
             from lowlight_cli.enhancer import load_enhancer
@@ -84,7 +89,7 @@ def enhance(
                 offline=offline,
                 on_download=show.step,
             )
-            show.say(describe(enhancer))
+            results.announce(describe(enhancer))
             batch = Batch(
                 tone,
                 encoding,
@@ -94,5 +99,5 @@ def enhance(
                 jobs,
                 None if max_megapixels is None else round(max_megapixels * 1e6),
             )
-            report.follow(enhance_files(plan.jobs, enhancer, batch, on_tile=show.step))
-        report.close()
+            results.follow(enhance_files(plan.jobs, enhancer, batch, on_tile=show.step))
+        results.close()

@@ -1,9 +1,11 @@
 """What all commands over files share: reading the inputs, telling the plan, reporting the results."""
 
 import json
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from lowlight_cli.results import FileResult, blank_result
 
 if TYPE_CHECKING:
     from lowlight_cli.enhancer import Enhancer
+    from lowlight_cli.report.files import FilesReport
 
 
 def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separated: bool) -> list[str | Path]:
@@ -48,21 +51,44 @@ def describe(enhancer: "Enhancer") -> str:
     return f"{enhancer.model} on {describe_device(enhancer.device)}, {enhancer.precision}"
 
 
-class Report:
-    """Draws results as they come, counts them, and ends with a summary and the exit code."""
+@contextmanager
+def planned_page(
+    target: Path | None, plan: Plan, *, overwrite: bool, max_megapixels: float | None
+) -> "Iterator[FilesReport | None]":
+    """Yield the page that `--report` asks for, if it does; raises SettingsError for a name that cannot be meant."""
+    if target is None:
+        yield None
+        return
+    from lowlight_cli.report.files import FilesReport
 
-    def __init__(self, plan: Plan, show: Show, *, as_json: bool) -> None:
-        self._plan, self._show, self._as_json = plan, show, as_json
+    command = shlex.join(["lowlight", *sys.argv[1:]])
+    budget = None if max_megapixels is None else round(max_megapixels * 1e6)
+    with FilesReport(target, plan, command=command, overwrite=overwrite, pixel_budget=budget) as page:
+        yield page
+
+
+class Report:
+    """Draws results as they come, counts them, and ends with a summary, a page if asked for, and the exit code."""
+
+    def __init__(self, plan: Plan, show: Show, *, as_json: bool, page: "FilesReport | None" = None) -> None:
+        self._plan, self._show, self._as_json, self._page = plan, show, as_json, page
+        self._made_with = ""
         self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
         self._failures: list[str] = []
 
+    def announce(self, made_with: str) -> None:
+        """Say which model runs where."""
+        self._made_with = made_with
+        self._show.say(made_with)
+
     def follow(self, results: Iterable[FileResult]) -> None:
-        """Take every result; the summary is told even when an interrupt ends them."""
+        """Take every result; the summary is told, and the page written, even when an interrupt ends them."""
         try:
             for result in results:
                 self._take(result)
         except KeyboardInterrupt:
             self._summarise()
+            self._write_interrupted_page()
             raise
 
     def close(self) -> None:
@@ -71,6 +97,7 @@ class Report:
             for job in self._plan.skipped:
                 typer.echo(json.dumps(blank_result(job, "skipped").as_json()))
         self._summarise()
+        self._write_page()
         if self._counts["failed"]:
             raise typer.Exit(LowlightError.exit_code)
 
@@ -78,11 +105,32 @@ class Report:
         self._counts[result.status] += 1
         if self._as_json:
             typer.echo(json.dumps(result.as_json()))
+        if self._page:
+            self._page.add(result)
         if result.error:
             self._show.tell(f"{result.input}: {result.error.message}")
         for warning in result.warnings:
             self._show.say(f"{result.input}: {warning}")
         self._show.advance(result.input)
+
+    def _write_page(self) -> None:
+        if not self._page:
+            return
+        try:
+            self._page.write(made_with=self._made_with)
+        except KeyboardInterrupt:
+            self._write_interrupted_page()
+            raise
+        self._show.say(f"report: {self._page.target}")
+
+    def _write_interrupted_page(self) -> None:
+        """Write what there is to tell; an interrupt weighs more than a page that cannot be written."""
+        if not self._page:
+            return
+        try:
+            self._page.write(made_with=self._made_with, interrupted=True)
+        except LowlightError as error:
+            self._show.tell(str(error))
 
     def _summarise(self) -> None:
         if self._plan.own_results:

@@ -154,6 +154,15 @@ NullSeparated = Annotated[
 Jobs = Annotated[
     int, typer.Option(min=1, max=64, help="Pictures decoded ahead and written behind.", rich_help_panel=_BATCH)
 ]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Also write one page that shows before and after, and tells times and failures.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_BATCH)]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=_BATCH)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_BATCH)]

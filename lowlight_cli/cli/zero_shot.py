@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, named_inputs, tell_plan
+from lowlight_cli.cli.files import Report, named_inputs, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
@@ -90,6 +90,7 @@ def zero_shot(
     overwrite: opt.Overwrite = False,
     compare: opt.Compare = False,
     preserve_times: opt.PreserveTimes = False,
+    report: opt.ReportPage = None,
     offline: opt.Offline = False,
     strength: opt.Strength = Tone.strength,
     exposure: opt.Exposure = Tone.exposure,
@@ -146,8 +147,12 @@ def zero_shot(
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return
-    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), quiet=quiet) as show:
-        report = Report(plan, show, as_json=as_json)
+    with (
+        planned_page(report, plan, overwrite=overwrite, max_megapixels=max_megapixels) as page,
+        logged_to_stderr(quiet=quiet, verbose=verbose),
+        Show(len(plan.jobs), quiet=quiet) as show,
+    ):
+        results = Report(plan, show, as_json=as_json, page=page)
         if plan.jobs:
             from lowlight_cli.batch import Batch
             from lowlight_cli.zero_shot.files import ZeroShotFiles
@@ -156,8 +161,8 @@ def zero_shot(
             batch: Batch = Batch(tone, encoding, overwrite, preserve_times, fail_fast, threads=1, pixel_budget=budget)
             initial = None if init is None else _read_initial(init, show, offline=offline)
             files = ZeroShotFiles(settings, batch=batch, keep=keep, compute=compute, initial=initial)
-            report.follow(_results(files.run(plan.jobs, shared=shared), show))
-        report.close()
+            results.follow(_results(files.run(plan.jobs, shared=shared), show))
+        results.close()
 
 
 def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool) -> None:

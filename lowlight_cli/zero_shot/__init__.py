@@ -3,6 +3,7 @@
 - `settings`: what a caller may choose.
 - `fit`: the fit itself, a generator of steps.
 - `files`: photos in, results, weights, previews and logs out.
+- `pretrain`: how the start of the fast preset was trained.
 - `finish`: white balance and contrast, for those who ask.
 - `curve`: the loss over the steps, as a picture.
 """

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network
-from lowlight_cli.device import free_bytes
+from lowlight_cli.device import free_bytes, reuse_large_buffers
 from lowlight_cli.errors import NumericsError, ResourceError
 from lowlight_cli.tiling import Source
 from lowlight_cli.tone import to_encoded, to_linear
@@ -90,6 +90,7 @@ class Fit:
 
         Raises WeightsError when `initial`, or the embedded start of `fast`, does not fit.
         """
+        reuse_large_buffers()
         self.settings = settings
         self._photos = [_Extended(photo) for photo in photos]
         self._device = device

@@ -171,13 +171,13 @@ def test_fused_functions_have_the_derivatives_of_their_formulas():
     assert torch.autograd.gradcheck(
         lambda image, *layers: fused.denoiser(image, layers), (image, *denoiser.parameters())
     )
-    hidden = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 4, 3, 3, dtype=torch.float64, requires_grad=True)
-    vectors = [torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    norm = fused.Normalisation(hidden.new_zeros(4), hidden.new_ones(4), 0.1, 1e-5)
+    dark = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    shapes = ((4, 3, 3, 3), (4,), (4, 4, 3, 3), (4,), (4,), (4,), (3, 4, 3, 3), (3,))
+    layers = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    norm = fused.Normalisation(dark.new_zeros(4), dark.new_ones(4), 0.1, 1e-5)
     assert torch.autograd.gradcheck(
-        lambda hidden, weight, bias, gamma, beta: fused.residual_block(hidden, (weight, bias), (gamma, beta), norm),
-        (hidden, weight, *vectors),
+        lambda dark, *layers: fused.illuminator(dark, fused.IlluminatorLayers(*layers), norm, repeats=3),
+        (dark, *layers),
     )
 
 

@@ -1,8 +1,8 @@
-"""The two hidden stacks of ZERO-IG as single autograd functions: the same numbers, far less memory traffic.
+"""The hidden stacks of ZERO-IG as single autograd functions: the same numbers, less memory traffic, half the memory.
 
 On a CPU a third of a training step is not convolution but reading and writing 64-channel pictures. Here whatever
 lies between two convolutions is done strip by strip while the strip is in the processor's cache, and only what the
-backward pass cannot recompute for nothing is kept: the convolutions' outputs, not each activation.
+backward pass cannot recompute for next to nothing is kept: the convolutions' outputs, not each activation.
 
 Images are `(N, C, H, W)` and made channels-last, so that `_pixels` is a view. First derivatives only.
 """
@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 SLOPE = 0.2
-_STRIP_PIXELS = 4096  # times 64 channels in fp32: 1 MB, half of a usual second-level cache
+_STRIP_PIXELS = 1024  # times 64 channels in fp32: 256 kB, so that a handful of them share a second-level cache
 
 
 class _Kept(FunctionCtx):
@@ -31,6 +31,15 @@ class Normalisation(NamedTuple):
     running_var: Tensor
     momentum: float
     eps: float
+
+
+class _Statistics(NamedTuple):
+    """Of one batch, per channel; scale and shift turn a convolution's output into the normalised one."""
+
+    mean: Tensor
+    inverse_std: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class _Denoiser(torch.autograd.Function):
@@ -58,54 +67,75 @@ class _Denoiser(torch.autograd.Function):
         for g_noise, hidden, g_hidden in _strips(gradient, second, g_second):
             g_w3.addmm_(g_noise.t(), hidden)
             torch.mm(g_noise, head, out=g_hidden)
-            _leaky_backward_(g_hidden, hidden)
-        g_first, g_w2, g_b2 = _convolution_backward(g_second, first, w2, wants_input=True)
-        for g_hidden, hidden in _strips(cast(Tensor, g_first), first):
-            _leaky_backward_(g_hidden, hidden)
-        g_image, g_w1, g_b1 = _convolution_backward(
-            cast(Tensor, g_first), image, w1, wants_input=ctx.needs_input_grad[0]
-        )
+            _leaky_backward_(g_hidden, hidden, SLOPE)
+        g_first, g_w2, g_b2 = _convolution_backward(g_second, first, w2)
+        del g_second
+        g_image, g_w1, g_b1 = _stem_backward(ctx, g_first, image, first, w1, slope=SLOPE)
         return g_image, g_w1, g_b1, g_w2, g_b2, g_w3.view_as(w3), gradient.sum(dim=(0, 2, 3))
 
 
-class _ResidualBlock(torch.autograd.Function):
+class _Illuminator(torch.autograd.Function):
+    """Of the features, which every residual adds to, only those before the first are kept.
+
+    The backward pass adds the residuals up again and then takes one after the other away.
+    """
+
     @staticmethod
     def forward(
-        ctx: _Kept, image: Tensor, w: Tensor, b: Tensor, gamma: Tensor, beta: Tensor, norm: Normalisation
+        ctx: "_IlluminatorKept",
+        image: Tensor,
+        w_in: Tensor,
+        b_in: Tensor,
+        w: Tensor,
+        b: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        w_out: Tensor,
+        b_out: Tensor,
+        norm: Normalisation,
+        repeats: int,
     ) -> Tensor:
-        hidden = F.conv2d(image, w, b, padding=1)
-        mean, variance = torch.batch_norm_update_stats(hidden, norm.running_mean, norm.running_var, norm.momentum)
-        inverse_std = (variance + norm.eps).rsqrt()
-        scale = gamma * inverse_std
-        shift = beta - mean * scale
-        result = torch.empty_like(image)
-        for before, convolved, after in _strips(image, hidden, result):
-            torch.addcmul(shift, convolved, scale, out=after)
-            after.relu_().add_(before)
-        ctx.save_for_backward(image, hidden, w, mean, inverse_std, scale, shift)
-        return result
+        first = F.relu_(F.conv2d(image, w_in, b_in, padding=1))
+        hidden: list[Tensor] = []
+        ctx.statistics = []
+        features = first
+        for _ in range(repeats):
+            hidden.append(F.conv2d(features, w, b, padding=1))
+            ctx.statistics.append(_statistics(hidden[-1], gamma, beta, norm))
+            before, features = features, torch.empty_like(first) if features is first else features
+            _add_residual(before, hidden[-1], ctx.statistics[-1], out=features)
+        ctx.save_for_backward(image, first, w_in, w, w_out, *hidden)
+        return F.conv2d(features, w_out, b_out, padding=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Kept, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, hidden, w, mean, inverse_std, scale, shift = ctx.saved_tensors
+    def backward(ctx: "_IlluminatorKept", gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, first, w_in, w, w_out, *hidden = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        g_hidden = torch.empty_like(hidden)
-        g_beta, product = torch.zeros_like(mean), torch.zeros_like(mean)
-        for given, convolved, masked in _strips(gradient, hidden, g_hidden):
-            normalised = torch.addcmul(shift, convolved, scale)
-            torch.ops.aten.threshold_backward.grad_input(given, normalised, 0, grad_input=masked)
-            g_beta += masked.sum(dim=0)
-            product += (masked * convolved).sum(dim=0)
-        # With n = (y - mean) / std: dL/dy = scale (g - mean(g) - n mean(g n)), which is linear in g and y.
-        g_gamma = (product - mean * g_beta) * inverse_std
-        pixels = hidden.numel() // hidden.shape[1]
-        slope = -scale * inverse_std * g_gamma / pixels
-        offset = -scale * g_beta / pixels - slope * mean
-        for masked, convolved in _strips(g_hidden, hidden):
-            masked.mul_(scale).addcmul_(convolved, slope).add_(offset)
-        g_image, g_w, g_b = _convolution_backward(g_hidden, image, w, wants_input=True)
-        return cast(Tensor, g_image).add_(gradient), g_w, g_b, g_gamma, g_beta, None
+        features, g_hidden = torch.empty_like(first), torch.empty_like(first)
+        before = first
+        for each, statistics in zip(hidden, ctx.statistics, strict=True):
+            _add_residual(before, each, statistics, out=features)
+            before = features
+        flowing, g_w_out, g_b_out = _convolution_backward(gradient, features, w_out)
+        g_w, g_gamma, g_beta = torch.zeros_like(w), torch.zeros_like(w[:, 0, 0, 0]), torch.zeros_like(w[:, 0, 0, 0])
+        for done, each in reversed(list(enumerate(hidden))):
+            g_scale, g_shift = _residual_backward(flowing, each, ctx.statistics[done], features, out=g_hidden)
+            g_features, g_weight, _ = _convolution_backward(g_hidden, features if done else first, w)
+            flowing.add_(g_features)
+            del g_features  # before the next convolution asks for as much
+            g_w += g_weight
+            g_gamma += g_scale
+            g_beta += g_shift
+        del features, g_hidden
+        g_image, g_w_in, g_b_in = _stem_backward(ctx, flowing, image, first, w_in, slope=0.0)
+        # Batch norm takes a bias before it away again: its gradient is zero, where autograd would find rounding noise.
+        g_b = torch.zeros_like(g_gamma)
+        return g_image, g_w_in, g_b_in, g_w, g_b, g_gamma, g_beta, g_w_out, g_b_out, None, None
+
+
+class _IlluminatorKept(_Kept):
+    statistics: list[_Statistics]
 
 
 def denoiser(image: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
@@ -114,13 +144,26 @@ def denoiser(image: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor
     return cast(Tensor, _Denoiser.apply(channels_last, *layers))  # type: ignore[no-untyped-call]
 
 
-def residual_block(
-    image: Tensor, convolution: tuple[Tensor, Tensor], affine: tuple[Tensor, Tensor], norm: Normalisation
-) -> Tensor:
-    """Return image + relu(batch_norm(conv3x3(image))) with the batch's own statistics, as in train mode."""
+class IlluminatorLayers(NamedTuple):
+    """Weights and biases of `illuminator`, in the order in which they are applied."""
+
+    w_in: Tensor
+    b_in: Tensor
+    w: Tensor
+    b: Tensor
+    gamma: Tensor
+    beta: Tensor
+    w_out: Tensor
+    b_out: Tensor
+
+
+def illuminator(image: Tensor, layers: IlluminatorLayers, norm: Normalisation, *, repeats: int) -> Tensor:
+    """Return conv_out(x), where x = relu(conv_in(image)) and then `repeats` times x += relu(batch_norm(conv(x))).
+
+    Batch norm uses the batch's own statistics, as in train mode.
+    """
     channels_last = image.contiguous(memory_format=torch.channels_last)
-    result = _ResidualBlock.apply(channels_last, *convolution, *affine, norm)  # type: ignore[no-untyped-call]
-    return cast(Tensor, result)
+    return cast(Tensor, _Illuminator.apply(channels_last, *layers, norm, repeats))  # type: ignore[no-untyped-call]
 
 
 def _pixels(image: Tensor) -> Tensor:
@@ -128,31 +171,82 @@ def _pixels(image: Tensor) -> Tensor:
 
 
 def _strips(*images: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield views of the same few thousand pixels of every image, `(pixels, channels)` each."""
+    """Yield views of the same few pixels of every image, `(pixels, channels)` each."""
     return zip(*(torch.split(_pixels(image), _STRIP_PIXELS) for image in images), strict=True)
 
 
-def _leaky_backward_(gradient: Tensor, output: Tensor) -> None:
-    torch.ops.aten.leaky_relu_backward.grad_input(gradient, output, SLOPE, True, grad_input=gradient)
+def _leaky_backward_(gradient: Tensor, output: Tensor, slope: float) -> None:
+    torch.ops.aten.leaky_relu_backward.grad_input(gradient, output, slope, True, grad_input=gradient)
 
 
-def _convolution_backward(
-    gradient: Tensor, image: Tensor, weight: Tensor, *, wants_input: bool
+def _statistics(hidden: Tensor, gamma: Tensor, beta: Tensor, norm: Normalisation) -> _Statistics:
+    mean, variance = torch.batch_norm_update_stats(hidden, norm.running_mean, norm.running_var, norm.momentum)
+    inverse_std = (variance + norm.eps).rsqrt()
+    scale = gamma * inverse_std
+    return _Statistics(mean, inverse_std, scale, beta - mean * scale)
+
+
+def _add_residual(before: Tensor, hidden: Tensor, statistics: _Statistics, *, out: Tensor) -> None:
+    """Write `before` plus relu(batch norm(hidden)); `out` may be `before` itself."""
+    for given, convolved, result in _strips(before, hidden, out):
+        residual = torch.addcmul(statistics.shift, convolved, statistics.scale).relu_()
+        torch.add(given, residual, out=result)
+
+
+def _residual_backward(
+    gradient: Tensor, hidden: Tensor, statistics: _Statistics, features: Tensor, *, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Write the gradient of relu(batch norm(hidden)) for `hidden`; return those for batch norm's weight and bias.
+
+    On the way the residual is taken from `features` again: what the convolution before it had seen, but for rounding.
+    """
+    mean, inverse_std, scale, shift = statistics
+    g_beta, product = torch.zeros_like(mean), torch.zeros_like(mean)
+    for given, convolved, after, masked in _strips(gradient, hidden, features, out):
+        residual = torch.addcmul(shift, convolved, scale).relu_()
+        after -= residual
+        torch.ops.aten.threshold_backward.grad_input(given, residual, 0, grad_input=masked)
+        g_beta += masked.sum(dim=0)
+        product += torch.mul(masked, convolved, out=residual).sum(dim=0)
+    # With n = (y - mean) / std: dL/dy = scale (g - mean(g) - n mean(g n)), which is linear in g and y.
+    g_gamma = (product - mean * g_beta) * inverse_std
+    pixels = hidden.numel() // hidden.shape[1]
+    slope = -scale * inverse_std * g_gamma / pixels
+    offset = -scale * g_beta / pixels - slope * mean
+    for masked, convolved in _strips(out, hidden):
+        torch.addcmul(torch.addcmul(offset, convolved, slope), masked, scale, out=masked)
+    return g_gamma, g_beta
+
+
+def _stem_backward(
+    ctx: _Kept, gradient: Tensor, image: Tensor, output: Tensor, weight: Tensor, *, slope: float
 ) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return the gradients of leaky(conv3x3(image)), whose `output` is given; `gradient` is overwritten.
+
+    An image that needs none, with its three channels, is better unfolded: a matrix product per strip then has done
+    with the strip while it is in the cache.
+    """
+    if ctx.needs_input_grad[0]:
+        for given, activated in _strips(gradient, output):
+            _leaky_backward_(given, activated, slope)
+        return _convolution_backward(gradient, image, weight)
+    g_weight, g_bias = torch.zeros_like(weight.flatten(1).t()), torch.zeros_like(weight[:, 0, 0, 0])
+    for number in range(len(image)):
+        patches = torch.split(F.unfold(image[number : number + 1], 3, padding=1)[0], _STRIP_PIXELS, dim=1)
+        strips = _strips(gradient[number : number + 1], output[number : number + 1])
+        for neighbours, (given, activated) in zip(patches, strips, strict=True):
+            _leaky_backward_(given, activated, slope)
+            g_weight.addmm_(neighbours, given)
+            g_bias += given.sum(dim=0)
+    return None, g_weight.t().reshape(weight.shape), g_bias
+
+
+def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a 3x3 convolution with padding 1, for its image, weight and bias."""
+    ones = [1, 1]
     return cast(
-        "tuple[Tensor | None, Tensor, Tensor]",
+        "tuple[Tensor, Tensor, Tensor]",
         torch.ops.aten.convolution_backward(
-            gradient,
-            image,
-            weight,
-            [weight.shape[0]],
-            [1, 1],
-            [1, 1],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [wants_input, True, True],
+            gradient, image, weight, [weight.shape[0]], ones, ones, ones, False, [0, 0], 1, [True, True, True]
         ),
     )

@@ -18,6 +18,7 @@ from lowlight_cli.weights_file import load_strict
 
 EPS = 1e-4
 HALO = 9  # 2 (denoise_1) + 5 (enhance) + 2 (denoise_2) pixels: nothing reaches further
+_REPEATS = 3  # of the residual block
 _REPEATED = "enhance.blocks."
 _DenoiserLayers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -66,23 +67,25 @@ class Illuminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the illumination map, `(N, 3, H, W)` in [EPS, 1]."""
+        convolution, norm = cast(nn.Conv2d, self.conv[0]), cast(nn.BatchNorm2d, self.conv[1])
+        if norm.training and _may_fuse(image):
+            return self._fused(image, convolution, norm).sigmoid().clamp(EPS, 1.0)
         hidden = F.relu_(self.in_conv(image))
-        for _ in range(3):
-            hidden = self._residual(hidden)
+        for _ in range(_REPEATS):
+            hidden = hidden + F.relu_(self.conv(hidden))
         return torch.sigmoid(self.out_conv(hidden)).clamp(EPS, 1.0)
 
-    def _residual(self, hidden: Tensor) -> Tensor:
-        convolution, norm = cast(nn.Conv2d, self.conv[0]), cast(nn.BatchNorm2d, self.conv[1])
-        if not (norm.training and _may_fuse(hidden)):
-            return hidden + F.relu_(self.conv(hidden))
-        running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        cast(Tensor, norm.num_batches_tracked).add_(1)
-        return fused.residual_block(
-            hidden,
-            (convolution.weight, cast(Tensor, convolution.bias)),
-            (norm.weight, norm.bias),
-            fused.Normalisation(running_mean, running_var, cast(float, norm.momentum), norm.eps),
+    def _fused(self, image: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+        cast(Tensor, norm.num_batches_tracked).add_(_REPEATS)
+        layers = fused.IlluminatorLayers(
+            *cast(nn.Conv2d, self.in_conv[0]).parameters(),
+            *convolution.parameters(),
+            *norm.parameters(),
+            *cast(nn.Conv2d, self.out_conv[0]).parameters(),
         )
+        running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        statistics = fused.Normalisation(running_mean, running_var, cast(float, norm.momentum), norm.eps)
+        return fused.illuminator(image, layers, statistics, repeats=_REPEATS)
 
 
 class Enhanced(NamedTuple):

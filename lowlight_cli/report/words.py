@@ -1,0 +1,35 @@
+"""Facts in words, as pages tell them."""
+
+import importlib.metadata
+import platform
+import re
+
+from lowlight_cli import __version__
+
+# They would turn the letters that follow, or break the line: a name may say what it likes, but not about our words.
+_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(name: str) -> str:
+    """Return a name with the characters written out that nobody sees: controls, and turns of direction."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode-escape").decode(), name)
+
+
+def size_in_words(width: int, height: int) -> str:
+    """Return a size in pixels."""
+    return f"{width} \N{MULTIPLICATION SIGN} {height}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a duration to about three digits."""
+    if seconds < 99.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def versions_in_words() -> str:
+    """Return what results are made with: our version, torch's, Python's, and the system."""
+    torch = importlib.metadata.version("torch")
+    return f"lowlight {__version__}, torch {torch}, Python {platform.python_version()}, {platform.platform()}"
