@@ -34,6 +34,9 @@ from lowlight_cli.settings import Encoding, Tone
 # one picture at a time.
 _PIXELS_IN_FLIGHT = 64_000_000
 
+# Beyond this an animation is a film, or a file made to keep us busy: 40,000 frames of one pixel fit into 1 MB.
+_MOST_FRAMES = 10_000
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -172,6 +175,8 @@ class _Line:
 def _load(job: Job, pixel_budget: int | None) -> _Loaded:
     source = job.input if job.input is not None else sys.stdin.buffer.read()
     facts = probe(source, pixel_budget=pixel_budget)
+    if facts.frames > _MOST_FRAMES:
+        raise InputError(f"it has {facts.frames} frames, more than {_MOST_FRAMES}; `lowlight video` does films")
     if facts.frames > 1:
         animation = read_animation(source, pixel_budget=pixel_budget)
         return _Loaded(animation, facts.width, facts.height)

@@ -207,6 +207,16 @@ def test_animations_are_done_frame_by_frame(tmp_path):
         assert out.n_frames == 3
 
 
+def test_an_animation_made_to_keep_us_busy_is_refused(tmp_path):
+    frame = b"\x21\xf9\x04\x00\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"
+    head = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff"
+    (tmp_path / "long.gif").write_bytes(head + frame * 10_001 + b";")
+    ran = identity(tmp_path / "long.gif")
+    assert ran.exit_code == 1
+    assert "10001 frames" in ran.stderr
+    assert not (tmp_path / "long_lowlight.gif").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
