@@ -1,14 +1,15 @@
 """The report on files: before and after of each, what was done and how long it took, and what failed for which reason.
 
 Pictures are read from the files themselves, inputs and results alike, so the page shows what lies on the disk, also of
-results that an earlier run made. A thread of its own does that while the network goes on with the next picture.
+results that an earlier run made. That happens between two pictures of the batch and in its own thread: a second thread
+would win little beside a network that uses all cores, and its buffers, between those of the batch, broke up the heap
+until twice the memory was held.
 """
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -16,7 +17,7 @@ from statistics import median
 from types import TracebackType
 from typing import Self
 
-from lowlight_cli.errors import InputError
+from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.images import Picture, read_picture
 from lowlight_cli.paths import Job, Plan
 from lowlight_cli.report.page import Card, Page, Row, Table, View, check_page_target
@@ -24,20 +25,18 @@ from lowlight_cli.report.previews import make_preview, preview_size, thumbnail_o
 from lowlight_cli.report.words import duration_in_words, size_in_words, versions_in_words
 from lowlight_cli.results import FileResult, blank_result, name_of
 
-_WAITING = 8  # results whose previews may be behind; an interrupt need not wait for more than the one in work
-
 
 @dataclass(frozen=True)
 class _Entry:
     result: FileResult
-    card: Future[int | None] | None = None
+    card: int | None = None
 
 
 class FilesReport:
     """Takes results as they come and, at the end or at an interrupt, writes the page.
 
-    Nothing that goes wrong here reaches the work before `write`. Making one refuses, with SettingsError, a target
-    that cannot be meant: see `check_page_target`.
+    A page that cannot be written does not stop the work: `write` says so. Making one refuses, with SettingsError, a
+    target that cannot be meant: see `check_page_target`.
     """
 
     def __init__(
@@ -58,8 +57,7 @@ class FilesReport:
         self._folder = _common_folder(self._jobs)
         self._size = preview_size(2 * len(self._jobs))
         self._entries: list[_Entry] = []
-        self._behind: deque[Future[int | None]] = deque()
-        self._worker = ThreadPoolExecutor(1, "report")
+        self._failure: OutputError | None = None
         self._started, self._began = time.perf_counter(), datetime.now().astimezone()
 
     def __enter__(self) -> Self:
@@ -68,20 +66,18 @@ class FilesReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._worker.shutdown(wait=True, cancel_futures=True)
         self._page.close()
 
     def add(self, result: FileResult) -> None:
-        """Take a result; its pictures are read soon."""
+        """Take a result, and read its pictures."""
         job = self._jobs.get(result.input)
-        if job is None or result.status == "failed":
-            self._entries.append(_Entry(result))
-            return
-        if len(self._behind) == _WAITING:
-            wait([self._behind.popleft()])
-        drawn = self._worker.submit(self._draw, job, result)
-        self._behind.append(drawn)
-        self._entries.append(_Entry(result, drawn))
+        card = None
+        if job is not None and result.status != "failed" and self._failure is None:
+            try:
+                card = self._draw(job, result)
+            except OutputError as error:
+                self._failure = error
+        self._entries.append(_Entry(result, card))
 
     def write(self, *, made_with: str = "", interrupted: bool = False) -> None:
         """Write the page; raises OutputError.
@@ -93,7 +89,8 @@ class FilesReport:
         for result in (blank_result(job, "skipped") for job in self._plan.skipped):
             if result.input not in told:
                 self._entries.append(_Entry(result)) if interrupted else self.add(result)
-        self._worker.shutdown(wait=True, cancel_futures=interrupted)
+        if self._failure is not None:
+            raise self._failure
         results = [entry.result for entry in self._entries]
         left = len(self._plan.jobs) - sum(result.status != "skipped" for result in results)
         self._page.write(
@@ -144,7 +141,7 @@ class FilesReport:
 
     def _files(self) -> Table:
         columns = ("File", "Result", "Status", "Size", "Time", "Tile", "Precision", "Notes")
-        rows = [self._row(entry.result, _number_of(entry)) for entry in self._entries]
+        rows = [self._row(entry.result, entry.card) for entry in self._entries]
         return Table(f"All files: {len(rows)}", columns, rows, is_folded=True)
 
     def _row(self, result: FileResult, card: int | None) -> Row:
@@ -164,13 +161,6 @@ class FilesReport:
     def _short(self, name: str) -> str:
         """Leave out what all inputs have in common."""
         return name.removeprefix(self._folder)
-
-
-def _number_of(entry: _Entry) -> int | None:
-    try:
-        return entry.card.result() if entry.card else None
-    except CancelledError:
-        return None
 
 
 def _lead(results: Sequence[FileResult], unreadable: int, seconds: float, *, left: int, interrupted: bool) -> str:
