@@ -12,10 +12,9 @@ from lowlight_cli.backends.darkir.lift import (
     choose_lift,
     lift,
     run_lifted,
-    to_encoded,
-    to_linear,
 )
 from lowlight_cli.degrade import render, scene_of_photo
+from lowlight_cli.tone import to_encoded, to_linear
 
 
 def scene(seed=0, height=36, width=48):

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lowlight_cli.tone import to_encoded, to_linear
+
 TARGET: Final = 0.61  # wanted root mean square of the brightest channel; the best on the validation pairs
 MAX_STOPS: Final = 9.0
 CAP_WIDTH: Final = 0.75  # stops over which the cap sets in: a hard one would kink the brightness of exposure series
@@ -26,17 +28,6 @@ EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is no
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
 FULL_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
 MAX_CURVATURE: Final = 4096.0
-
-
-def to_linear(encoded: Tensor) -> Tensor:
-    """Linear light in [0, 1] of sRGB values in [0, 1], any shape (IEC 61966-2-1)."""
-    return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055).clamp_min(0) ** 2.4)
-
-
-def to_encoded(linear: Tensor) -> Tensor:
-    """SRGB values of linear light, any shape; the inverse of `to_linear`."""
-    power = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear <= 0.0031308, linear * 12.92, power)
 
 
 def _curve(linear: Tensor, curvature: float) -> Tensor:
