@@ -47,6 +47,8 @@ _TINY = 1e-18
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 # What torch.compile makes of a convolution followed by an addition; not a public name, so it may go.
 _ONEDNN_ADDS = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+# Without AVX-512 or AVX-NE-CONVERT oneDNN raises where `F.conv2d` takes torch's own, slower kernels.
+_ONEDNN_BF16 = _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pool_here(x: Tensor) -> Tensor:
@@ -106,8 +108,12 @@ class _Folded(nn.Module):
         self.register_buffer(name, held.clone(memory_format=layout))
 
 
+def _is_for_onednn(x: Tensor) -> bool:
+    return x.is_cpu and _ONEDNN and (x.dtype == torch.float32 or _ONEDNN_BF16)
+
+
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.is_cpu and _ONEDNN:
+    if _is_for_onednn(x):
         return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
     return F.conv2d(x, weight, bias)
 
@@ -119,14 +125,14 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) ->
 
 def _add_pointwise(total: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Add a 1x1 convolution of `x` to `total`, in place."""
-    if x.is_cpu and _ONEDNN_ADDS:
+    if _ONEDNN_ADDS and _is_for_onednn(x):
         return _add_convolution(total, x, weight, bias)
     return total.add_(_pointwise(x, weight, bias))
 
 
 def _add_depthwise(total: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Add a depthwise 3x3 convolution of `x` to `total`, in place."""
-    if x.is_cpu and _ONEDNN_ADDS:
+    if _ONEDNN_ADDS and _is_for_onednn(x):
         x, padding = _prepadded(x, dilation)
         return _add_convolution(total, x, weight, None, padding=padding, dilation=dilation)
     return total.add_(_depthwise(x, weight, None, dilation))
