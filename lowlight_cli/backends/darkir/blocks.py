@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowlight_cli.backends.darkir.dilated import dilated_depthwise
+
 
 class LayerNorm2d(nn.Module):
     """Normalise over the channels at each pixel: `(N, C, H, W)` in and out, biased variance."""
@@ -43,12 +45,9 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv: nn.Conv2d = self.branch[0]  # type: ignore[assignment]
-        dilation = conv.dilation[0]
-        if dilation <= 8:
-            return conv(x)  # type: ignore[no-any-return]
-        # oneDNN has no quick depthwise kernel for padding beyond 8 (six times slower): pad first.
-        padded = F.pad(x, (dilation, dilation, dilation, dilation))
-        return F.conv2d(padded, conv.weight, conv.bias, dilation=dilation, groups=conv.groups)
+        if x.is_cpu:
+            return dilated_depthwise(x, conv.weight, conv.bias, conv.dilation[0])
+        return conv(x)  # type: ignore[no-any-return]
 
 
 def _summed(branches: nn.ModuleList, x: Tensor) -> Tensor:
