@@ -29,7 +29,9 @@ def test_value_and_gradients_equal_those_of_torch(height, width, dilation, biase
     assert ours.shape == torchs.shape
     assert torch.allclose(ours, torchs, rtol=0, atol=1e-12)
     outer = torch.randn_like(ours)
-    for mine, theirs in zip(torch.autograd.grad(ours, wrt, outer), torch.autograd.grad(torchs, wrt, outer), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, wrt, outer), torch.autograd.grad(torchs, wrt, outer), strict=True
+    ):
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-10)
 
 
