@@ -5,12 +5,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lowlight_cli.backends.darkir.lift import (
     MAX_STOPS,
     TARGET,
     choose_lift,
     lift,
+    plan_lift,
     run_lifted,
 )
 from lowlight_cli.degrade import render, scene_of_photo
@@ -78,7 +80,7 @@ def test_brightness_moves_smoothly_as_exposure_rises_from_darkness_to_daylight()
     means = []
     for tenth in range(120, -1, -1):
         dark = photographed(scene(), tenth / 10)
-        means.append(float(lift(dark, choose_lift(dark)).mean()))
+        means.append(float(lift(dark, *plan_lift(dark)).mean()))
     bends = np.abs(np.diff(means, 2)) * 255
     assert bends.max() < 1
     assert max(means) < 0.7
@@ -103,8 +105,46 @@ def test_a_half_lit_picture_is_lifted():
     light = scene()
     light[:, 24:] *= 2.0**-5
     picture = torch.from_numpy(render(light)).permute(2, 0, 1)[None]
-    lifted = lift(picture, choose_lift(picture))
+    lifted = lift(picture, *plan_lift(picture))
     assert lifted[..., 24:].mean() > 1.2 * picture[..., 24:].mean()
+
+
+def dark_room(lamp: bool) -> Tensor:
+    """A room seven stops under; `lamp`: with a patterned lamp that the exposure was made for."""
+    picture = photographed(scene(), 7.0)
+    if lamp:
+        picture[..., 8:24, 40:56] = torch.tensor([1.0, 0.55, 0.15])[:, None, None]
+        picture[..., 8:24, 40:56:4] *= 0.8
+    return picture
+
+
+def test_lights_keep_their_pattern_where_one_curve_would_wash_it_out():
+    room = dark_room(lamp=True)
+    planned = plan_lift(room)
+    assert planned.roll_off > 0.9
+    assert planned.stops > 3
+
+    def pattern(picture: Tensor) -> float:
+        return float((picture[:, 0, 8:24, 41:56:4] - picture[:, 0, 8:24, 40:56:4]).mean())
+
+    assert pattern(lift(room, *planned)) > 0.15 * pattern(room)
+    assert pattern(lift(room, *planned)) > 3 * pattern(lift(room, planned.stops))
+
+
+def test_a_picture_without_lights_is_lifted_as_in_training():
+    room = dark_room(lamp=False)
+    assert plan_lift(room) == (choose_lift(room), 0.0)
+
+
+@pytest.mark.parametrize("roll_off", [0.0, 0.3, 1.0])
+def test_every_curve_rises_from_black_to_white_with_the_gain_it_is_named_for(roll_off):
+    greys = torch.linspace(0, 1, 4096).expand(1, 3, 1, -1)
+    lifted = lift(greys, 5.0, roll_off)
+    assert (lifted.diff() >= -1e-6).all()
+    assert lifted[..., 0].abs().max() < 1e-6
+    assert (lifted[..., -1] - 1).abs().max() < 1e-5
+    faint = torch.full((1, 3, 1, 1), 1e-6 * 12.92)
+    assert float(to_linear(lift(faint, 5.0, roll_off)).mean() / 1e-6) == pytest.approx(2**5.0, rel=0.01)
 
 
 def test_the_network_is_told_the_lift_and_sees_folded_pixels():

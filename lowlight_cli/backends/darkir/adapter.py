@@ -13,7 +13,7 @@ from torch import Tensor
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer, Window, bounded
 from lowlight_cli.backends.darkir.inference import FoldedDarkIR, Pool, PoolRecord, fold, pool_here
-from lowlight_cli.backends.darkir.lift import choose_lift, lift, run_lifted
+from lowlight_cli.backends.darkir.lift import Lift, lift, plan_lift, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.weights_file import WeightsFile, load_strict
@@ -38,7 +38,7 @@ class DarkIRBackend:
 
     def enhance(self, image: Tensor) -> Tensor:
         """Enhance a whole picture `(1, 3, H, W)`."""
-        return self._run(image, self._choose_stops(image), pool_here)
+        return self._run(image, self._plan_lift(image), pool_here)
 
     def tile_enhancer(self, preview: Tensor) -> TileEnhancer:
         """Let tiles share what only the whole picture knows of its light.
@@ -48,35 +48,35 @@ class DarkIRBackend:
         anyhow, and its network only cleans. There the preview, its noise averaged away, misleads: on 3 Mpx its pooled
         vectors bring tiles within 44.5 dB of the whole picture, their own within 48.7.
         """
-        stops = self._choose_stops(preview)
+        planned = self._plan_lift(preview)
         if self._is_lifted:
-            return lambda tile, _: self._run(tile, stops, pool_here)
+            return lambda tile, _: self._run(tile, planned, pool_here)
         record = PoolRecord()
-        guide = self._run(preview, stops, record.record)
+        guide = self._run(preview, planned, record.record)
 
         def enhance_tile(tile: Tensor, window: Window) -> Tensor:
-            return bounded(_with_low_frequencies(self._run(tile, stops, record.replay()), guide, window))
+            return bounded(_with_low_frequencies(self._run(tile, planned, record.replay()), guide, window))
 
         return enhance_tile
 
-    def _choose_stops(self, picture: Tensor) -> float:
+    def _plan_lift(self, picture: Tensor) -> Lift:
         """Read the lift off a preview, whichever way the picture comes: whole and in tiles it must be the same."""
         if not self._is_lifted:
-            return 0.0
+            return Lift(0.0)
         shrink = self.info.preview_side / max(picture.shape[-2:])
         if shrink < 1:
             height, width = (max(1, round(side * shrink)) for side in picture.shape[-2:])
             picture = F.adaptive_avg_pool2d(picture, (height, width))
-        return choose_lift(picture)
+        return plan_lift(picture)
 
-    def _run(self, image: Tensor, stops: float, pool: Pool) -> Tensor:
+    def _run(self, image: Tensor, planned: Lift, pool: Pool) -> Tensor:
         told = None
-        if self._is_lifted and stops <= 0:
+        if self._is_lifted and planned.stops <= 0:
             return image.clone()  # well lit: `run_lifted` would give the network's correction no weight
         if self._is_lifted:
             # Dark pictures need more steps than half precision has between 0 and 1/255.
-            image = lift(image.float(), stops).to(image.dtype)
-            told = torch.tensor([stops], device=image.device)
+            image = lift(image.float(), *planned).to(image.dtype)
+            told = torch.tensor([planned.stops], device=image.device)
         height, width = image.shape[-2:]
         step = self._unshuffle
         padded = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")

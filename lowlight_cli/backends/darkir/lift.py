@@ -4,6 +4,10 @@ In linear light the curve is f(x) = (1 - exp(-a x)) / (1 - exp(-a)): black stays
 monotonically, a = 0 is the identity, and for large a it is a camera's own exposure with a soft shoulder. Its slope at
 black, a / (1 - exp(-a)), is the gain that shadows receive; we speak of it in stops (log2), the *lift*.
 
+Where a dark picture holds lights (lamps, a window, an evening sky) that curve would turn all of them white. There it
+gives way, by a *roll-off* between 0 and 1, to log(1 + k x) / log(1 + k) of the same slope at black, which keeps apart
+what is bright; and such a picture, exposed for its lights on purpose, is lifted a little less.
+
 The lift is a deterministic, smooth function of the picture's light, seen through a small area-averaged preview, so
 that every tile of a picture gets the same one. Measured on the 20 validation pairs of LOL v1 averaged over 4x4 pixels:
 the best single curve per picture reaches 27.5 dB, the lift chosen here blindly 24.3 dB, a gamma to a fixed mean 17 dB.
@@ -11,7 +15,7 @@ the best single curve per picture reaches 27.5 dB, the lift chosen here blindly 
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +32,17 @@ EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is no
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
 FULL_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
 MAX_CURVATURE: Final = 4096.0
+LIGHTS_FROM: Final = 0.25  # 8-norm of the preview's brightest sRGB channel from which on a picture holds lights ...
+LIGHTS_TO: Final = 0.65  # ... and from which on they rule; of the validation pairs only one lies above 0.21
+LIGHTS_REDUCE: Final = 0.25  # share of the lift that they take away at most, and between which stops that sets in
+LIGHTS_REDUCE_STOPS: Final = (2.0, 6.0)
+
+
+class Lift(NamedTuple):
+    """How a picture is lifted: the gain of its shadows in stops (0: none), and the roll-off of its highlights."""
+
+    stops: float
+    roll_off: float = 0.0
 
 
 def _curve(linear: Tensor, curvature: float) -> Tensor:
@@ -47,6 +62,22 @@ def _curvature(stops: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _stops(middle) < stops else (low, middle)
     return (low + high) / 2
+
+
+def _logarithmic(linear: Tensor, stops: float) -> Tensor:
+    """log(1 + k x) / log(1 + k), k found by bisection so that the slope at 0 is 2^stops."""
+    low, high = math.log(1e-3), math.log(1e8)
+    for _ in range(60):
+        middle = (low + high) / 2
+        k = math.exp(middle)
+        low, high = (middle, high) if k / math.log1p(k) < 2.0**stops else (low, middle)
+    k = math.exp(low)
+    return torch.log1p(k * linear) / math.log1p(k)
+
+
+def _smoothstep(value: float, first: float, last: float) -> float:
+    share = min(max((value - first) / (last - first), 0.0), 1.0)
+    return share * share * (3 - 2 * share)
 
 
 def _brightness(linear: Tensor) -> float:
@@ -78,24 +109,42 @@ def choose_lift(preview: Tensor) -> float:
     `preview` is the picture `(1, 3, h, w)`, sRGB values in [0, 1], at any size; it is averaged down in linear light,
     so that noise and fine texture do not count. The result moves smoothly with exposure.
     """
-    linear = to_linear(preview.detach().float().cpu().clamp(0, 1))
-    shrink = STATISTIC_SIDE / max(linear.shape[-2:])
-    if shrink < 1:
-        height, width = (max(1, round(side * shrink)) for side in linear.shape[-2:])
-        linear = F.adaptive_avg_pool2d(linear, (height, width))
+    linear = _statistic(preview)
     missing = _missing_stops(linear)
-    share = min(max((missing - ALONE_BELOW) / (TRUSTED_ABOVE - ALONE_BELOW), 0.0), 1.0)
-    wanted = missing * share * share * (3 - 2 * share)
-
+    wanted = missing * _smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
     light = float(linear.mean())
     return _capped(wanted) * light**2 / (light**2 + EMPTY**2)
 
 
-def lift(image: Tensor, stops: float) -> Tensor:
+def plan_lift(preview: Tensor) -> Lift:
+    """Choose stops as `choose_lift` does, and how far the picture's own lights are kept from turning white.
+
+    Training lifts by `choose_lift` alone: a crop is lifted as its scene, and the camera model's scenes are exposed for
+    what is dark in them.
+    """
+    lights = float(to_encoded(_statistic(preview)).amax(1).pow(8).mean().pow(1 / 8))
+    roll_off = _smoothstep(lights, LIGHTS_FROM, LIGHTS_TO)
+    stops = choose_lift(preview)
+    return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
+
+
+def _statistic(preview: Tensor) -> Tensor:
+    """The picture in linear light, averaged down to `STATISTIC_SIDE`."""
+    linear = to_linear(preview.detach().float().cpu().clamp(0, 1))
+    shrink = STATISTIC_SIDE / max(linear.shape[-2:])
+    if shrink >= 1:
+        return linear
+    height, width = (max(1, round(side * shrink)) for side in linear.shape[-2:])
+    return F.adaptive_avg_pool2d(linear, (height, width))
+
+
+def lift(image: Tensor, stops: float, roll_off: float = 0.0) -> Tensor:
     """Apply a lift to a picture of any shape, sRGB values in [0, 1]; 0 stops returns it as it is."""
     if stops <= 0:
         return image
-    return to_encoded(_curve(to_linear(image), _curvature(stops)))
+    linear = to_linear(image)
+    lifted = _curve(linear, _curvature(stops))
+    return to_encoded(torch.lerp(lifted, _logarithmic(linear, stops), roll_off) if roll_off else lifted)
 
 
 def run_lifted(
