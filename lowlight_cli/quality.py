@@ -17,11 +17,11 @@ import torch
 
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import InputError, LowlightError
-from lowlight_cli.images import Canvas, Picture, read_picture
+from lowlight_cli.images import Canvas, Picture, Thumbnail, read_picture, thumbnail_of
 from lowlight_cli.metrics import Quality, Score, mean_grey, measure_quality
 from lowlight_cli.pairs import Pairs
 from lowlight_cli.settings import Compute
-from lowlight_cli.sheet import Cell, Thumbnail, write_sheet
+from lowlight_cli.sheet import Cell, write_sheet
 
 Method = Callable[[Picture], Picture]
 """Turns a picture into its result: an `Enhancer.enhance`, or a baseline."""
@@ -245,12 +245,6 @@ def _label(row: QualityRow) -> str:
     if row.error:
         return f"{row.method}: {row.error}"
     return f"{row.method}  {row.quality.psnr:.2f} dB" if row.quality else row.method
-
-
-def thumbnail_of(picture: Picture, side: int) -> Thumbnail:
-    """Return a picture scaled down to a long side of `side` pixels: `(h, w, 3)` sRGB in 8 bits."""
-    planes = np.clip(picture.preview(side), 0, 1)
-    return np.ascontiguousarray(np.rint(planes * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _quality_as_json(quality: Quality | None) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,13 +23,14 @@ from typer.testing import CliRunner, Result
 
 from lowlight_cli.cli import app
 from lowlight_cli.errors import OutputError, SettingsError
-from lowlight_cli.images import Picture
+from lowlight_cli.images import Picture, thumbnail_of
 from lowlight_cli.images.profiles import parse_profile
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.report.files import FilesReport
 from lowlight_cli.report.page import Card, Page, Row, Table, View, check_page_target
-from lowlight_cli.report.previews import Preview, make_preview, preview_size, thumbnail_of
-from lowlight_cli.report.words import duration_in_words
+from lowlight_cli.report.pictures import Pictures
+from lowlight_cli.report.previews import Preview, make_preview, preview_size
+from lowlight_cli.report.words import duration_in_words, moment_in_words, without_home
 from lowlight_cli.results import FileResult
 
 EVIL = "<img src=x onerror=alert(1)>\"'&amp; ${title} <!-- pictures --> <script>.png"
@@ -249,7 +251,7 @@ def test_a_dry_run_writes_no_report(tmp_path):
 
 def test_pictures_that_went_away_and_streams_have_a_line_but_no_card(tmp_path):
     plan = plan_jobs([str(picture(tmp_path / "a.png"))])
-    with FilesReport(tmp_path / "r.html", plan) as report:
+    with closing(FilesReport(tmp_path / "r.html", plan, Pictures(1))) as report:
         report.add(FileResult(str(tmp_path / "a.png"), str(tmp_path / "gone.png"), "done"))
         report.add(FileResult("-", "-", "done"))
         report.write()
@@ -272,7 +274,7 @@ def test_nothing_is_left_beside_the_page_and_a_failed_page_leaves_the_old_one(tm
         "view = View('a', Preview(4, 4, b'x' * 60_000))\n"
         "page.add(Card('a', 'b', 4, 4, (view, view)))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: page.write(title='t', lead='l', facts={}, tables=[])\n"
+        "try: page.write(title='t', lead='l', tables=[])\n"
         "except OutputError as error: print(error)\n"
         "page.close()\n"
     )
@@ -282,7 +284,7 @@ def test_nothing_is_left_beside_the_page_and_a_failed_page_leaves_the_old_one(tm
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
     page = Page(target)
     page.add(card)
-    page.write(title="t", lead="l", facts={}, tables=[Table("T", ("a",), [Row(("1",))])])
+    page.write(title="t", lead="l", tables=[Table("T", ("a",), [Row(("1",))])])
     page.close()
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
     assert len(Reader(target).data) == 2
@@ -354,3 +356,23 @@ def test_quality_is_reported_against_references(tmp_path):
 )
 def test_durations_are_told_to_three_digits(seconds, words):
     assert duration_in_words(seconds) == words
+
+
+def test_where_the_user_lives_is_left_out_of_every_word(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home/jane"))
+    folder = tmp_path / "home/jane/in"
+    for name in ("a.png", "b.png"):
+        picture(folder / name)
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    page = tmp_path / "r.html"
+    monkeypatch.setattr(sys, "argv", ["lowlight", "enhance", str(folder)])
+    identity(folder, "-o", tmp_path / "home/jane/out", "--report", page)
+    assert "jane" not in page.read_text(encoding="utf-8")
+    assert "lowlight enhance ~/in" in Reader(page).text
+    assert "~/out/a.png" in Reader(page).text
+    assert without_home(f"{tmp_path}/home/janet {tmp_path}/home/jane") == f"{tmp_path}/home/janet ~"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0:00.00"), (61.239, "1:01.24"), (3599.999, "1:00:00.00")])
+def test_moments_are_told_as_players_do(seconds, words):
+    assert moment_in_words(seconds) == words

@@ -164,7 +164,7 @@ def test_the_slider_follows_the_mouse(page):
 
 
 def test_the_slider_follows_keys(page):
-    page.find_element(By.CSS_SELECTOR, "summary").send_keys(Keys.TAB)
+    page.find_element(By.CSS_SELECTOR, "main summary").send_keys(Keys.TAB)
     slider = page.switch_to.active_element
     assert slider == sliders(page)[0]
     for keys, place in [
@@ -239,8 +239,8 @@ def test_only_pictures_near_the_window_are_held(page):
 
 
 def test_a_line_of_the_table_leads_to_its_picture(page):
-    page.find_element(By.CSS_SELECTOR, "summary").click()
-    link = page.find_elements(By.CSS_SELECTOR, "details a")[150]
+    page.find_element(By.CSS_SELECTOR, "main summary").click()
+    link = page.find_elements(By.CSS_SELECTOR, "main details a")[150]
     page.execute_script("arguments[0].click()", link)
     target = page.find_element(By.CSS_SELECTOR, ".card:target")
     assert target.find_element(By.CSS_SELECTOR, "h3").text == link.text
@@ -275,7 +275,7 @@ def test_of_several_results_any_two_are_compared(chromium, tmp_path):
     ]
     written = Page(tmp_path / "r.html")
     written.add(Card("one", "", 90, 60, tuple(views)))
-    written.write(title="t", lead="l", facts={}, tables=[])
+    written.write(title="t", lead="l", tables=[])
     written.close()
     page = opened(chromium, tmp_path / "r.html")
     labels = page.find_elements(By.CSS_SELECTOR, ".card .pair b")

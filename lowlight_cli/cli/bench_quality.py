@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -91,27 +91,28 @@ def _planned_page(wanted: QualityWanted, samples: "Sequence[Sample]") -> "Iterat
     from lowlight_cli.quality import BASELINES
     from lowlight_cli.report.quality import QualityReport
 
-    with QualityReport(
+    report = QualityReport(
         wanted.report,
         samples,
         methods=len(BASELINES) + len(wanted.models) + len(wanted.weights),
         scores=wanted.scores,
         command=shlex.join(["lowlight", *sys.argv[1:]]),
         overwrite=wanted.overwrite,
-    ) as page:
+    )
+    with closing(report) as page:
         yield page
 
 
 def _paged(rows: "Iterator[QualityRow]", page: "QualityReport", *, keep_thumbnails: bool) -> "Iterator[QualityRow]":
     """Pass rows on, with no more of their pictures than a sheet needs; an interrupt writes the page as far as it is."""
+    from lowlight_cli.images import shrunk
     from lowlight_cli.quality import summarise
-    from lowlight_cli.report.previews import shrink
 
     try:
         for row in rows:
             page.add(row)
             kept = row.thumbnail if keep_thumbnails else None
-            yield replace(row, thumbnail=None if kept is None else shrink(kept, _SHEET_SIDE))
+            yield replace(row, thumbnail=None if kept is None else shrunk(kept, _SHEET_SIDE))
     except KeyboardInterrupt:
         with suppress(LowlightError):  # the interrupt weighs more
             page.write(summarise(page.rows), interrupted=True)

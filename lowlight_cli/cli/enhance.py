@@ -1,9 +1,10 @@
 """`lowlight enhance`: pictures through a trained network."""
 
+from functools import partial
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, named_inputs, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, describe, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
@@ -71,7 +72,7 @@ def enhance(
         tell_plan(plan, as_json=as_json)
         return
     with (
-        planned_page(report, plan, overwrite=overwrite, max_megapixels=max_megapixels) as page,
+        planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(plan.jobs), quiet=quiet) as show,
     ):

@@ -4,8 +4,8 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from lowlight_cli.results import FileResult, blank_result
 
 if TYPE_CHECKING:
     from lowlight_cli.enhancer import Enhancer
-    from lowlight_cli.report.files import FilesReport
+    from lowlight_cli.report.files import Contents, FilesReport
 
 
 def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separated: bool) -> list[str | Path]:
@@ -53,18 +53,28 @@ def describe(enhancer: "Enhancer") -> str:
 
 @contextmanager
 def planned_page(
-    target: Path | None, plan: Plan, *, overwrite: bool, max_megapixels: float | None
+    target: Path | None, plan: Plan, contents: "Callable[[int], Contents]", *, overwrite: bool
 ) -> "Iterator[FilesReport | None]":
-    """Yield the page that `--report` asks for, if it does; raises SettingsError for a name that cannot be meant."""
+    """Yield the page that `--report` asks for, if it does; raises SettingsError for a name that cannot be meant.
+
+    `contents` says, for so many files, what the page shows of them.
+    """
     if target is None:
         yield None
         return
     from lowlight_cli.report.files import FilesReport
 
+    shown = contents(len(plan.jobs) + len(plan.skipped))
     command = shlex.join(["lowlight", *sys.argv[1:]])
-    budget = None if max_megapixels is None else round(max_megapixels * 1e6)
-    with FilesReport(target, plan, command=command, overwrite=overwrite, pixel_budget=budget) as page:
+    with closing(FilesReport(target, plan, shown, command=command, overwrite=overwrite)) as page:
         yield page
+
+
+def pictures(files: int, *, max_megapixels: float | None) -> "Contents":
+    """Return what a page shows of pictures."""
+    from lowlight_cli.report.pictures import Pictures
+
+    return Pictures(files, pixel_budget=None if max_megapixels is None else round(max_megapixels * 1e6))
 
 
 class Report:

@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, named_inputs, tell_plan
+from lowlight_cli.cli.files import Report, describe, named_inputs, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import Plan, plan_jobs
@@ -20,6 +22,7 @@ from lowlight_cli.zero_shot.settings import ZeroShot
 
 if TYPE_CHECKING:
     from lowlight_cli.clip import ClipProgress, ClipResult
+    from lowlight_cli.report.files import Contents
     from lowlight_cli.results import FileResult
 
 _FILM, _PART, _LIGHT = "Film", "Part", "Light"
@@ -67,6 +70,15 @@ ContactSheet = Annotated[
         show_default=False, rich_help_panel=_FILM,
     ),
 ]  # fmt: skip
+ClipReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Also write one page with key frames before and after, times and failures.",
+        rich_help_panel="Output",
+    ),
+]
 StabilizeLight = Annotated[
     bool,
     typer.Option("--stabilize-light/--no-stabilize-light", help="Calm flickering light.", rich_help_panel=_LIGHT),
@@ -103,6 +115,7 @@ def video(
     side_by_side: SideBySide = False,
     contact_sheet: ContactSheet = 0,
     preserve_times: opt.PreserveTimes = False,
+    report: ClipReportPage = None,
     start: Start = None,
     end: End = None,
     stabilize_light: StabilizeLight = True,
@@ -165,8 +178,13 @@ def video(
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return
-    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(len(plan.jobs), noun="clips", quiet=quiet) as show:
-        report = Report(plan, show, as_json=as_json)
+    shown = partial(_clips, span=span, side_by_side=side_by_side, max_megapixels=max_megapixels)
+    with (
+        planned_page(report, plan, shown, overwrite=overwrite) as page,
+        logged_to_stderr(quiet=quiet, verbose=verbose),
+        Show(len(plan.jobs), noun="clips", quiet=quiet) as show,
+    ):
+        results = Report(plan, show, as_json=as_json, page=page)
         if plan.jobs:
             from lowlight_cli.clip import ClipSettings, check_film, enhance_clips, fitted, ready
             from lowlight_cli.enhancer import load_enhancer
@@ -199,12 +217,19 @@ def video(
                     offline=offline,
                     on_download=show.step,
                 )
-                show.say(describe(enhancer))
+                results.announce(describe(enhancer))
                 prepare = ready(enhancer)
             # An interrupt must end the work at once, not when the generator happens to be collected.
             with closing(enhance_clips(plan.jobs, prepare, settings)) as work:
-                report.follow(_drawn(work, show))
-        report.close()
+                results.follow(_drawn(work, show))
+        results.close()
+
+
+def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float | None) -> "Contents":
+    from lowlight_cli.report.clips import Clips
+
+    most_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
+    return Clips(files, span=span, side_by_side=side_by_side, most_pixels=most_pixels)
 
 
 def _refuse_streams(plan: Plan) -> None:

@@ -1,13 +1,14 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, named_inputs, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
@@ -148,7 +149,7 @@ def zero_shot(
         tell_plan(plan, as_json=as_json)
         return
     with (
-        planned_page(report, plan, overwrite=overwrite, max_megapixels=max_megapixels) as page,
+        planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(plan.jobs), quiet=quiet) as show,
     ):

@@ -14,6 +14,7 @@
 - `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour` has the
   mathematics.
 - `picture` holds the result: `Picture`, and `Canvas` for the way back.
+- `thumbnail` makes pictures small to look at.
 - `metadata` keeps EXIF, XMP and IPTC true; `directory` edits TIFF structures in place.
 - `fit` leaves of a picture what a format can hold; `encode` and, for several frames, `animate` are the ways out; `png`,
   `tiff`, `ppm` and `bmp` write what Pillow cannot.
@@ -35,6 +36,7 @@ from lowlight_cli.images.decode import (
 from lowlight_cli.images.encode import DEFAULT_QUALITY, pillow_image, write_picture
 from lowlight_cli.images.formats import FORMATS, Format, output_format
 from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.thumbnail import Thumbnail, shrunk, thumbnail_of
 from lowlight_cli.images.unpack import picture_from_image
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Picture",
     "PictureFacts",
     "Pixels",
+    "Thumbnail",
     "default_pixel_budget",
     "output_format",
     "picture_from_image",
@@ -55,6 +58,8 @@ __all__ = [
     "read_animation",
     "read_frames",
     "read_picture",
+    "shrunk",
+    "thumbnail_of",
     "write_frames",
     "write_picture",
 ]

@@ -5,7 +5,8 @@ The page is a single file without a network: its own style and script, and the p
 - `previews` makes pictures small, and says how small for how many.
 - `page` writes the page: cards, tables and facts, from any source.
 - `words` says times, sizes and versions.
-- `files` fills it with what became of files, `quality` with what methods are worth against references.
+- `files` fills it with what became of files; what there is to see of one, `pictures` and `clips` say.
+- `quality` fills it with what methods are worth against references.
 
 `page.html`, `page.css` and `page.js` are what the page is made of. No torch here.
 """

@@ -1,29 +1,42 @@
 """The report on files: before and after of each, what was done and how long it took, and what failed for which reason.
 
-Pictures are read from the files themselves, inputs and results alike, so the page shows what lies on the disk, also of
-results that an earlier run made. That happens between two pictures of the batch and in its own thread: a second thread
+What is shown is read from the files themselves, inputs and results alike, so the page shows what lies on the disk, also
+of results that an earlier run made. That happens between two files of the batch and in its own thread: a second thread
 would win little beside a network that uses all cores, and its buffers, between those of the batch, broke up the heap
 until twice the memory was held.
 """
 
 import os
-import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePath
 from statistics import median
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
-from lowlight_cli.errors import InputError, OutputError
-from lowlight_cli.images import Picture, read_picture
+from lowlight_cli.errors import OutputError
 from lowlight_cli.paths import Job, Plan
-from lowlight_cli.report.page import Card, Page, Row, Table, View, check_page_target
-from lowlight_cli.report.previews import make_preview, preview_size, thumbnail_of
-from lowlight_cli.report.words import duration_in_words, size_in_words, versions_in_words
+from lowlight_cli.report.page import Card, Page, Row, Table, check_page_target
+from lowlight_cli.report.words import duration_in_words, size_in_words
 from lowlight_cli.results import FileResult, blank_result, name_of
+
+
+class Contents(Protocol):
+    """What a report on files shows of its kind of file: `report.pictures.Pictures`, `report.clips.Clips`."""
+
+    @property
+    def noun(self) -> str:
+        """What one of them is called."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the facts that only this kind of file has."""
+
+    def cards(self, job: Job, result: FileResult, name: str, came: str) -> Iterator[Card]:
+        """Yield the cards of one file, whose result is there; `came` says how."""
+
+    def cells(self, result: FileResult) -> tuple[str, ...]:
+        """Return the facts of one file, as many as there are `columns`."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +53,24 @@ class FilesReport:
     """
 
     def __init__(
-        self,
-        target: Path,
-        plan: Plan,
-        *,
-        command: str = "",
-        overwrite: bool = False,
-        pixel_budget: int | None = None,
+        self, target: Path, plan: Plan, contents: Contents, *, command: str = "", overwrite: bool = False
     ) -> None:
         inputs = [job.input for job in (*plan.jobs, *plan.skipped) if job.input is not None]
         check_page_target(target, overwrite=overwrite, inputs=inputs)
-        self._plan, self._command, self._pixel_budget = plan, command, pixel_budget
+        self._plan, self._contents = plan, contents
         self._jobs = {name_of(job.input): job for job in (*plan.jobs, *plan.skipped)}
         self.target = target
-        self._page = Page(target)
+        self._page = Page(target, command=command)
         self._folder = _common_folder(self._jobs)
-        self._size = preview_size(2 * len(self._jobs))
         self._entries: list[_Entry] = []
         self._failure: OutputError | None = None
-        self._started, self._began = time.perf_counter(), datetime.now().astimezone()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Forget the pictures."""
         self._page.close()
 
     def add(self, result: FileResult) -> None:
-        """Take a result, and read its pictures."""
+        """Take a result, and read what there is to show of it."""
         job = self._jobs.get(result.input)
         card = None
         if job is not None and result.status != "failed" and self._failure is None:
@@ -84,7 +85,7 @@ class FilesReport:
 
         `made_with` names model, device and precision, where the results do not say enough.
         """
-        seconds = time.perf_counter() - self._started
+        seconds = self._page.seconds
         told = {entry.result.input for entry in self._entries}
         for result in (blank_result(job, "skipped") for job in self._plan.skipped):
             if result.input not in told:
@@ -93,40 +94,32 @@ class FilesReport:
             raise self._failure
         results = [entry.result for entry in self._entries]
         left = len(self._plan.jobs) - sum(result.status != "skipped" for result in results)
+        said = self._lead(results, seconds, left=left)
+        made = dict.fromkeys(f"{each.model} on {each.device}, {each.precision}" for each in results if each.model)
         self._page.write(
             title="lowlight report",
-            lead=_lead(results, len(self._plan.unreadable), seconds, left=left, interrupted=interrupted),
-            facts=self._facts(results, made_with),
+            lead=f"Interrupted: {said}" if interrupted else said,
+            made_with=made_with or "; ".join(made),
+            facts={"Folder": self._folder},
             tables=(self._failures(results), self._files()),
         )
 
     def _draw(self, job: Job, result: FileResult) -> int | None:
-        """Add a card with both pictures; None where there is nothing to read, or it cannot be read any more."""
-        if job.input is None or job.output is None:
-            return None
-        try:
-            views = tuple(self._view(label, path) for label, path in (("before", job.input), ("after", job.output)))
-        except InputError:
-            return None
-        (before, width, height), (after, _, _) = views
-        words = [
-            size_in_words(width, height),
-            duration_in_words(result.seconds) if result.status == "done" else "was there already",
-            *result.warnings,
-        ]
-        return self._page.add(Card(self._short(result.input), " · ".join(words), width, height, (before, after)))
+        """Add what there is to show of a file; return the number of its first card, if it has any."""
+        came = f"took {duration_in_words(result.seconds)}" if result.status == "done" else "was there already"
+        cards = self._contents.cards(job, result, self._short(result.input), came)
+        return next(iter([self._page.add(card) for card in cards]), None)
 
-    def _view(self, label: str, path: Path) -> tuple[View, int, int]:
-        picture: Picture = read_picture(path, pixel_budget=self._pixel_budget)
-        preview = make_preview(thumbnail_of(picture, self._size.side), self._size.most_bytes)
-        return View(label, preview), picture.width, picture.height
-
-    def _facts(self, results: Sequence[FileResult], made_with: str) -> dict[str, str]:
-        made = dict.fromkeys(f"{each.model} on {each.device}, {each.precision}" for each in results if each.model)
-        facts = {"Made with": made_with or "; ".join(made), "Begun": f"{self._began:%Y-%m-%d %H:%M:%S %Z}"}
-        facts |= {"Folder": self._folder} if self._folder else {}
-        facts |= {"Versions": versions_in_words(), "Command": self._command}
-        return {name: value for name, value in facts.items() if value}
+    def _lead(self, results: Sequence[FileResult], seconds: float, *, left: int) -> str:
+        counts = Counter(result.status for result in results)
+        counts["failed"] += len(self._plan.unreadable)
+        parts = [f"{counts[status]} {status}" for status in ("done", "failed", "skipped") if counts[status]]
+        if left > 0:
+            parts.append(f"{left} not begun or not finished")
+        said = f"{', '.join(parts) or 'nothing done'}, in {duration_in_words(seconds)}"
+        took = [result.seconds for result in results if result.status == "done"]
+        each = f"; {duration_in_words(median(took))} a {self._contents.noun} (median)" if len(took) > 1 else ""
+        return said + each
 
     def _failures(self, results: Sequence[FileResult]) -> Table:
         rows = [
@@ -140,7 +133,7 @@ class FilesReport:
         return Table("Failures", ("File", "Why", "Code"), rows)
 
     def _files(self) -> Table:
-        columns = ("File", "Result", "Status", "Size", "Time", "Tile", "Precision", "Notes")
+        columns = ("File", "Result", "Status", "Size", *self._contents.columns, "Time", "Tile", "Precision", "Notes")
         rows = [self._row(entry.result, entry.card) for entry in self._entries]
         return Table(f"All files: {len(rows)}", columns, rows, is_folded=True)
 
@@ -151,6 +144,7 @@ class FilesReport:
             "" if result.error else result.output,
             result.status,
             size_in_words(result.width, result.height) if result.width and result.height else "",
+            *self._contents.cells(result),
             duration_in_words(result.seconds) if result.status == "done" else "",
             {None: "", 0: "whole"}.get(result.tile, str(result.tile)),
             result.precision or "",
@@ -161,19 +155,6 @@ class FilesReport:
     def _short(self, name: str) -> str:
         """Leave out what all inputs have in common."""
         return name.removeprefix(self._folder)
-
-
-def _lead(results: Sequence[FileResult], unreadable: int, seconds: float, *, left: int, interrupted: bool) -> str:
-    counts = Counter(result.status for result in results)
-    counts["failed"] += unreadable
-    parts = [f"{counts[status]} {status}" for status in ("done", "failed", "skipped") if counts[status]]
-    if left > 0:
-        parts.append(f"{left} not begun or not finished")
-    said = f"{', '.join(parts) or 'nothing done'}, in {duration_in_words(seconds)}"
-    took = [result.seconds for result in results if result.status == "done"]
-    if len(took) > 1:
-        said += f"; {duration_in_words(median(took))} a picture (median)"
-    return f"Interrupted: {said}" if interrupted else said
 
 
 def _common_folder(names: Iterable[str]) -> str:

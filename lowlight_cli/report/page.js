@@ -167,8 +167,11 @@
     const scale = zoom ? zoom / devicePixelRatio : fit;
     large.element.style.width = `${width * scale}px`;
     large.element.style.height = `${height * scale}px`;
-    byId("viewer-note").textContent = `A preview of ${width} × ${height} pixels of the picture's `
-      + `${shown.about.width} × ${shown.about.height}; 1:1 shows each pixel of the preview as one of the screen's.`;
+    const whole = `${shown.about.width} × ${shown.about.height} pixels`;
+    byId("viewer-note").textContent = width === shown.about.width && height === shown.about.height
+      ? `The whole picture, ${whole}; 1:1 shows each of them as one of the screen's.`
+      : `A preview of ${width} × ${height} pixels; the picture has ${whole}. `
+        + "1:1 shows each pixel of the preview as one of the screen's.";
     large.move(large.share);
   };
 

@@ -11,20 +11,24 @@ import html
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 
 from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.report.previews import Preview
-from lowlight_cli.report.words import visible
+from lowlight_cli.report.words import versions_in_words, visible, without_home
 
 _MARK = b"<!-- a report by lowlight -->"
 _DATA_PLACE = "<!-- pictures -->"
+_NONE: Mapping[str, str] = MappingProxyType({})
 _ENDINGS = (".html", ".htm")
 
 
@@ -93,17 +97,27 @@ def check_page_target(target: Path, *, overwrite: bool = False, inputs: Sequence
 
 
 class Page:
-    """Collects cards, and writes the page."""
+    """Collects cards, and writes the page. `command` is the command line that it is the report of.
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    Making one begins to count the `seconds` that the work takes.
+    """
+
+    def __init__(self, target: Path, *, command: str = "") -> None:
+        self.target = target
+        self._command = command
         self._cards: list[str] = []
+        self._started, self._begun = time.perf_counter(), datetime.now().astimezone()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # It has no name, or loses it with us: nothing is left behind, however we end.
             self._pictures = tempfile.TemporaryFile(dir=target.parent)  # noqa: SIM115  lives as long as the page
         except OSError as error:
             raise self._failed(error) from error
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the page was begun."""
+        return time.perf_counter() - self._started
 
     def add(self, card: Card) -> int:
         """Take a card and return its number; raises OutputError when there is no room for its pictures."""
@@ -117,22 +131,27 @@ class Page:
         self._cards.append(_card(number, card))
         return number
 
-    def write(self, *, title: str, lead: str, facts: Mapping[str, str], tables: Sequence[Table]) -> None:
-        """Write the page, complete or not at all; raises OutputError."""
+    def write(
+        self, *, title: str, lead: str, tables: Sequence[Table], made_with: str = "", facts: Mapping[str, str] = _NONE
+    ) -> None:
+        """Write the page, complete or not at all; raises OutputError. Facts that say nothing are left out."""
+        begun = f"{self._begun:%Y-%m-%d %H:%M:%S %Z}"
+        told = {**facts, "Begun": begun, "Versions": versions_in_words(), "Command": self._command}
         script = _part("page.js")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         page = Template(_part("page.html")).substitute(
             script_digest=digest,
             title=_text(title),
             lead=_text(lead),
+            made_with=_text(f"Made with {made_with}" if made_with else "How it was made"),
             style=_part("page.css"),
-            facts="".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items()),
+            facts="".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in told.items() if value),
             tables="\n".join(_table(table) for table in tables if table.rows),
             cards="\n".join(self._cards),
             script=script,
         )
         before, after = page.split(_DATA_PLACE)
-        with atomic_file(self._target, overwrite=True) as file:
+        with atomic_file(self.target, overwrite=True) as file:
             file.write(before.encode())
             self._pictures.seek(0)
             shutil.copyfileobj(self._pictures, file)
@@ -143,7 +162,7 @@ class Page:
         self._pictures.close()
 
     def _failed(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self._target}: {error.strerror or error}")
+        return OutputError(f"cannot write {self.target}: {error.strerror or error}")
 
 
 def _part(name: str) -> str:
@@ -151,14 +170,17 @@ def _part(name: str) -> str:
 
 
 def _text(words: str) -> str:
-    """Escape what HTML takes for its own, in text as in attributes, and what nobody sees or can decode."""
-    return html.escape(visible(words.encode("utf-8", "backslashreplace").decode()))
+    """Escape what HTML takes for its own, in text as in attributes, and what nobody sees or can decode.
+
+    Pages are passed on to others: where the user's own folder lies, and so the user's name, is left out of all words.
+    """
+    return html.escape(visible(without_home(words).encode("utf-8", "backslashreplace").decode()))
 
 
 def _card(number: int, card: Card) -> str:
-    name, first = _text(card.name), card.views[0].preview
+    name, first, shown = _text(card.name), card.views[0].preview, visible(without_home(card.name))
     views = [(view.label, view.note, view.preview.width, view.preview.height) for view in card.views]
-    about = json.dumps({"name": visible(card.name), "width": card.width, "height": card.height, "views": views})
+    about = json.dumps({"name": shown, "width": card.width, "height": card.height, "views": views})
     choices = ""
     if len(card.views) > 2:
         choices = f"<p>{_choice('Left', card, 0)} {_choice('Right', card, 1)}</p>"

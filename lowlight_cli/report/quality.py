@@ -1,18 +1,15 @@
 """The report on quality: every method's result beside its reference, with the figures of each and their means."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from lowlight_cli.errors import InputError, OutputError
-from lowlight_cli.images import probe, read_picture
+from lowlight_cli.images import probe, read_picture, thumbnail_of
 from lowlight_cli.report.page import Card, Page, Row, Table, View, check_page_target
-from lowlight_cli.report.previews import make_preview, preview_size, thumbnail_of
-from lowlight_cli.report.words import duration_in_words, versions_in_words
+from lowlight_cli.report.previews import make_preview, preview_size
+from lowlight_cli.report.words import duration_in_words
 
 if TYPE_CHECKING:
     from lowlight_cli.quality import MethodSummary, QualityRow, Sample
@@ -40,22 +37,17 @@ class QualityReport:
         files = [path for sample in samples for path in (sample.low, sample.reference) if path is not None]
         check_page_target(target, overwrite=overwrite, inputs=files)
         self.target = target
-        self._page = Page(target)
-        self._samples, self._scores, self._command = len(samples), scores, command
+        self._page = Page(target, command=command)
+        self._samples, self._scores = len(samples), scores
         self._size = preview_size(len(samples) * (methods + 1))
         self.side = self._size.side
         self.rows: list[QualityRow] = []
         self._cards: dict[Sample, int | None] = {}
         self._open: list[QualityRow] = []
         self._failure: OutputError | None = None
-        self._started, self._began = time.perf_counter(), datetime.now().astimezone()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Forget the pictures."""
         self._page.close()
 
     def add(self, row: "QualityRow") -> None:
@@ -71,14 +63,11 @@ class QualityReport:
             self._close_sample()
         if self._failure is not None:
             raise self._failure
-        seconds = duration_in_words(time.perf_counter() - self._started)
-        said = f"{len(self._cards)} of {self._samples} pictures, in {seconds}"
-        facts = {"Made with": made_with, "Begun": f"{self._began:%Y-%m-%d %H:%M:%S %Z}"}
-        facts |= {"Versions": versions_in_words(), "Command": self._command}
+        said = f"{len(self._cards)} of {self._samples} pictures, in {duration_in_words(self._page.seconds)}"
         self._page.write(
             title="lowlight quality report",
             lead=f"Interrupted: {said}" if interrupted else said,
-            facts={name: value for name, value in facts.items() if value},
+            made_with=made_with,
             tables=(self._means(summaries), self._failures(), self._all()),
         )
 

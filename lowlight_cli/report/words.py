@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import re
+from pathlib import Path
 
 from lowlight_cli import __version__
 
@@ -13,6 +14,26 @@ _UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def visible(name: str) -> str:
     """Return a name with the characters written out that nobody sees: controls, and turns of direction."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode-escape").decode(), name)
+
+
+def without_home(words: str) -> str:
+    """Return words with `~` in place of the path of the user's own folder."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # nobody's account
+        return words
+    if home == Path(home).anchor:
+        return words
+    return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", words)
+
+
+def moment_in_words(seconds: float) -> str:
+    """Return a moment of a clip as players show it, with hundredths."""
+    minutes, rest = divmod(round(seconds * 100), 6000)
+    hours, minutes = divmod(minutes, 60)
+    whole, hundredths = divmod(rest, 100)
+    clock = f"{minutes}:{whole:02}.{hundredths:02}"
+    return f"{hours}:{clock.zfill(8)}" if hours else clock
 
 
 def size_in_words(width: int, height: int) -> str:
