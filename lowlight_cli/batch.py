@@ -7,18 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
-
-import numpy as np
 
 from lowlight_cli.atomic import preserve_times
+from lowlight_cli.comparison import compared
 from lowlight_cli.enhancer import Enhancer, Progress
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import (
     Animation,
     Frame,
     Picture,
-    Pixels,
     probe,
     read_animation,
     read_frames,
@@ -28,7 +25,7 @@ from lowlight_cli.images import (
 )
 from lowlight_cli.paths import Job
 from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
-from lowlight_cli.settings import Encoding, Tone
+from lowlight_cli.settings import Comparison, Encoding, Tone
 
 # Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
 # one picture at a time.
@@ -49,6 +46,7 @@ class Batch:
     fail_fast: bool = False
     threads: int = 1
     pixel_budget: int | None = None
+    comparison: Comparison = Comparison()
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,8 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
         return warnings
     warnings = write_picture(result, make_folder(job.output), encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
-        write_picture(compared(original, result), path, encoding=batch.encoding, overwrite=batch.overwrite)
+        both = compared(original, result, batch.comparison)
+        write_picture(both, path, encoding=batch.encoding, overwrite=batch.overwrite)
     if batch.preserve_times and job.input is not None:
         preserve_times(job.input, job.output)
     return warnings
@@ -204,9 +203,3 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot make the folder {name_of(path.parent)}: {error.strerror or error}") from error
     return path
-
-
-def compared(original: Picture, result: Picture) -> Picture:
-    """Return both pictures side by side, the original at the left, in the result's format and profile."""
-    alpha = None if result.alpha is None else cast(Pixels, np.tile(result.alpha, 2))
-    return replace(result, pixels=cast(Pixels, np.hstack((original.pixels, result.pixels))), alpha=alpha)

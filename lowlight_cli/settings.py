@@ -10,6 +10,8 @@ from lowlight_cli.errors import SettingsError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Metadata = Literal["keep", "strip", "no-gps"]
+CompareStyle = Literal["side", "split"]
+CompareSize = Literal["full", "preview"]
 
 DEFAULT_MODEL = "darkir-small"
 DEFAULT_SUFFIX = "_lowlight"
@@ -76,3 +78,11 @@ class Encoding:
 
     def __post_init__(self) -> None:
         _require(self.quality is None or 1 <= self.quality <= 100, "--quality lies between 1 and 100")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a picture of before and after looks: side by side or split in the middle, at full size or small."""
+
+    style: CompareStyle = "side"
+    size: CompareSize = "full"

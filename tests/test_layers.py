@@ -36,6 +36,7 @@ LAYERS = {
     "enhancer": 4,
     "arrays": 4,
     "batch": 4,
+    "comparison": 4,
     "clip": 4,
     "zero_shot": 4,
     "bench": 4,

@@ -215,7 +215,7 @@ def test_a_picture_is_enlarged_zoomed_to_its_pixels_turned_and_closed(page):
     large.send_keys("1")
     ratio = page.execute_script("return devicePixelRatio")
     assert large.size["width"] == round(image.get_property("naturalWidth") / ratio)
-    assert "preview" in page.find_element(By.ID, "viewer-note").text
+    assert "The whole picture, 80" in page.find_element(By.ID, "viewer-note").text
     large.send_keys("2")
     assert large.size["width"] == round(image.get_property("naturalWidth") * 2 / ratio)
     large.send_keys(Keys.HOME)

@@ -7,7 +7,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, describe, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import plan_jobs
-from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
+from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Metadata, Precision, Tone
 
 
 def enhance(
@@ -19,6 +19,8 @@ def enhance(
     metadata: opt.MetadataOption = Encoding.metadata,
     overwrite: opt.Overwrite = False,
     compare: opt.Compare = False,
+    compare_style: opt.CompareStyleOption = None,
+    compare_size: opt.CompareSizeOption = None,
     preserve_times: opt.PreserveTimes = False,
     report: opt.ReportPage = None,
     model: opt.Model = DEFAULT_MODEL,
@@ -56,6 +58,7 @@ def enhance(
     compute = Compute(device, cast(Precision, precision), opt.read_tiling(tile, overlap))
     encoding = Encoding(format, quality, cast(Metadata, metadata))
     network = opt.read_dilations(dilations)
+    comparison = opt.read_comparison(compare, compare_style, compare_size)
     if weights is not None and model == DEFAULT_MODEL:
         model = weights.stem
     plan = plan_jobs(
@@ -65,7 +68,7 @@ def enhance(
         suffix=suffix,
         format=format,
         model=model,
-        variants=("compare",) if compare else (),
+        variants=("compare",) if comparison else (),
         overwrite=overwrite,
     )
     if dry_run:
@@ -99,6 +102,7 @@ def enhance(
                 fail_fast,
                 jobs,
                 None if max_megapixels is None else round(max_megapixels * 1e6),
+                comparison or Comparison(),
             )
             results.follow(enhance_files(plan.jobs, enhancer, batch, on_tile=show.step))
         results.close()

@@ -1,13 +1,13 @@
 """Options that several commands share, as annotated types; defaults stand in `settings`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.settings import Tiling
+from lowlight_cli.settings import CompareSize, CompareStyle, Comparison, Tiling
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE, _BATCH = "Output", "Model", "Look", "Compute", "Batch"
 
@@ -61,7 +61,27 @@ Overwrite = Annotated[
 ]
 Compare = Annotated[
     bool,
-    typer.Option("--compare", help="Also write before and after side by side, as *_compare.", rich_help_panel=_OUTPUT),
+    typer.Option("--compare", help="Also write before and after as one picture, *_compare.", rich_help_panel=_OUTPUT),
+]
+CompareStyleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare-style",
+        metavar="side|split",
+        help="Side by side, or one picture split in the middle; implies --compare.",
+        show_default=Comparison.style,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+CompareSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare-size",
+        metavar="full|preview",
+        help="Every pixel, or small enough to send; implies --compare.",
+        show_default=Comparison.size,
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 PreserveTimes = Annotated[
     bool, typer.Option("--preserve-times", help="Give results their inputs' times.", rich_help_panel=_OUTPUT)
@@ -191,6 +211,16 @@ def read_dilations(text: str | None) -> dict[str, object]:
     if not rates or min(rates) < 1:
         raise SettingsError(f"--dilations is a list of numbers such as 1,4,9, not {text!r}")
     return {"dilations": rates}
+
+
+def read_comparison(wanted: bool, style: str | None, size: str | None) -> Comparison | None:
+    """Return what `--compare` and its two manners mean, None if no comparison is wanted; raises SettingsError."""
+    if not (wanted or style or size):
+        return None
+    return Comparison(
+        cast(CompareStyle, one_of(style or Comparison.style, get_args(CompareStyle), "--compare-style")),
+        cast(CompareSize, one_of(size or Comparison.size, get_args(CompareSize), "--compare-size")),
+    )
 
 
 def one_of(value: str, choices: tuple[str, ...], option: str) -> str:

@@ -14,7 +14,7 @@ from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import Plan, Variant, plan_jobs
 from lowlight_cli.results import FileResult
-from lowlight_cli.settings import Compute, Encoding, Metadata, Tone
+from lowlight_cli.settings import Comparison, Compute, Encoding, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def zero_shot(
     metadata: opt.MetadataOption = Encoding.metadata,
     overwrite: opt.Overwrite = False,
     compare: opt.Compare = False,
+    compare_style: opt.CompareStyleOption = None,
+    compare_size: opt.CompareSizeOption = None,
     preserve_times: opt.PreserveTimes = False,
     report: opt.ReportPage = None,
     offline: opt.Offline = False,
@@ -133,6 +135,7 @@ def zero_shot(
         Tone(strength, exposure, protect_highlights, denoise),
         Compute(device, "fp32", opt.read_tiling(tile, overlap)),
     )
+    comparison = opt.read_comparison(compare, compare_style, compare_size)
     variants: list[Variant] = ["enhanced"] if save == "both" else []
     plan = plan_jobs(
         named_inputs(inputs, files_from, null_separated=null_separated),
@@ -141,7 +144,7 @@ def zero_shot(
         suffix=suffix,
         format=format,
         model="zeroig",
-        variants=[*variants, "compare"] if compare else variants,
+        variants=[*variants, "compare"] if comparison else variants,
         overwrite=overwrite,
     )
     _refuse_unclear(plan, keep, shared=shared)
@@ -159,7 +162,16 @@ def zero_shot(
             from lowlight_cli.zero_shot.files import ZeroShotFiles
 
             budget = None if max_megapixels is None else round(max_megapixels * 1e6)
-            batch: Batch = Batch(tone, encoding, overwrite, preserve_times, fail_fast, threads=1, pixel_budget=budget)
+            batch: Batch = Batch(
+                tone,
+                encoding,
+                overwrite,
+                preserve_times,
+                fail_fast,
+                threads=1,
+                pixel_budget=budget,
+                comparison=comparison or Comparison(),
+            )
             initial = None if init is None else _read_initial(init, show, offline=offline)
             files = ZeroShotFiles(settings, batch=batch, keep=keep, compute=compute, initial=initial)
             results.follow(_results(files.run(plan.jobs, shared=shared), show))

@@ -13,7 +13,8 @@ from lowlight_cli.atomic import preserve_times, write_atomically
 from lowlight_cli.backends.base import Backend
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
 from lowlight_cli.backends.zeroig.network import load_network
-from lowlight_cli.batch import Batch, compared, make_folder
+from lowlight_cli.batch import Batch, make_folder
+from lowlight_cli.comparison import compared
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, write_picture
@@ -130,7 +131,7 @@ class ZeroShotFiles:
         warnings = self._write_picture(result, job.output)
         for path in job.variants:
             is_comparison = path == variant_path(job.output, "compare")
-            other = compared(photo, result) if is_comparison else self._noisy(state, photo)
+            other = compared(photo, result, self._batch.comparison) if is_comparison else self._noisy(state, photo)
             self._write_picture(other, path)
         if self._batch.preserve_times and job.input is not None:
             preserve_times(job.input, job.output)

@@ -1,0 +1,90 @@
+"""One picture that shows before and after, labelled: both side by side, or one scene split in the middle.
+
+The words stand on a strip below, so that they cover nothing. At full size every pixel is the input's or the result's
+own, in the result's depth and profile; a preview is small enough to send, in 8 bits of sRGB.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from lowlight_cli.images import Picture, Pixels, thumbnail_of
+from lowlight_cli.settings import CompareStyle, Comparison
+
+LABELS = ("before", "after")
+PREVIEW_SIDE = 1600
+"""Long side of a comparison at preview size, without its strip."""
+
+_PAPER, _INK, _LINE = 24, 230, 255  # of 255, grey in every profile
+_TEXT_SHARE, _LEAST_TEXT = 0.03, 12  # of the picture's short side; in pixels
+_GAP_SHARE = 0.004  # between the two, and the line's width where one is split
+
+
+def compared(original: Picture, result: Picture, how: Comparison = Comparison()) -> Picture:
+    """Return a picture with both, the original at the left, in the result's format."""
+    pictures = (original, result)
+    if how.size == "preview":
+        width = 2 * result.width if how.style == "side" else result.width
+        side = round(PREVIEW_SIDE * max(result.width, result.height) / max(width, result.height))
+        pictures = (_small(original, side), _small(result, side))
+    before, after = (each.pixels for each in pictures)
+    drawn = _laid_out(before, after, how.style)
+    strip = _strip(drawn, _text_size(after))
+    alpha = pictures[1].alpha
+    if alpha is not None:
+        both = _laid_out(alpha[..., None], alpha[..., None], how.style, opaque=True)
+        opaque = np.full_like(strip[..., :1], _grey(255, alpha))
+        alpha = cast(Pixels, np.vstack((both, opaque))[..., 0])
+    return replace(pictures[1], pixels=cast(Pixels, np.vstack((drawn, strip))), alpha=alpha)
+
+
+def _small(picture: Picture, side: int) -> Picture:
+    return replace(picture, pixels=thumbnail_of(picture, side), alpha=None, depth=8, icc=None, profile=None)
+
+
+def _laid_out(before: Pixels, after: Pixels, style: CompareStyle, *, opaque: bool = False) -> Pixels:
+    """Put the two side by side with a gap, or the halves of both together with a line over the seam.
+
+    Gap and line are painted in their own greys, or as transparency is where it is `opaque`.
+    """
+    thickness = _thickness(after)
+    if style == "side":
+        gap = np.full((len(after), thickness, after.shape[2]), _grey(255 if opaque else _PAPER, after), after.dtype)
+        return cast(Pixels, np.hstack((before, gap, after)))
+    middle = after.shape[1] // 2
+    drawn = np.concatenate((before[:, :middle], after[:, middle:]), axis=1)
+    if after.shape[1] > 4 * thickness:
+        drawn[:, middle - thickness // 2 : middle + thickness // 2] = _grey(255 if opaque else _LINE, after)
+    return cast(Pixels, drawn)
+
+
+def _strip(drawn: Pixels, text_size: int) -> Pixels:
+    """Return the strip below `drawn`; the second label begins at half of its width."""
+    width, height = drawn.shape[1], round(text_size * 1.7)
+    paper = Image.new("L", (width, height), _PAPER)
+    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(text_size)
+    for label, left in zip(LABELS, (0, width // 2), strict=True):
+        if font.getlength(label) <= width / 2 - text_size:  # a narrow picture has no room for words
+            draw.text((left + text_size // 2, height // 2), label, fill=_INK, font=font, anchor="lm")
+    levels = np.asarray(paper, dtype=np.float32) * (np.iinfo(drawn.dtype).max / 255)
+    grey: NDArray[np.integer] = np.rint(levels).astype(drawn.dtype)
+    return cast(Pixels, np.repeat(grey[..., None], drawn.shape[2], axis=2))
+
+
+def _text_size(pixels: Pixels) -> int:
+    return max(_LEAST_TEXT, round(_short_side(pixels) * _TEXT_SHARE))
+
+
+def _thickness(pixels: Pixels) -> int:
+    return max(2, 2 * round(_short_side(pixels) * _GAP_SHARE / 2))
+
+
+def _short_side(pixels: Pixels) -> int:
+    return int(min(pixels.shape[:2]))
+
+
+def _grey(level: int, like: Pixels) -> int:
+    return level * int(np.iinfo(like.dtype).max) // 255

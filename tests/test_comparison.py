@@ -1,0 +1,113 @@
+"""Before and after in one picture: every pixel where it belongs, in any depth, and words that cover none of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_images_colour import PROFILES
+from typer.testing import CliRunner
+
+from lowlight_cli.cli import app
+from lowlight_cli.comparison import PREVIEW_SIDE, compared
+from lowlight_cli.images import Picture, read_picture
+from lowlight_cli.images.profiles import parse_profile
+from lowlight_cli.settings import Comparison
+
+
+def both(height: int, width: int, *, channels: int = 3, dtype: type = np.uint8, **more: object) -> list[Picture]:
+    top = int(np.iinfo(dtype).max)
+    rng = np.random.default_rng(0)
+    levels = [rng.integers(0, top, (height, width, channels), dtype=dtype, endpoint=True) for _ in range(2)]
+    return [Picture(pixels, depth=8 if top == 255 else 16, **more) for pixels in levels]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (30, 40), (120, 9), (7, 400), (600, 900)])
+def test_side_by_side_holds_every_pixel_of_both_above_the_words(size, channels, dtype):
+    height, width = size
+    before, after = both(height, width, channels=channels, dtype=dtype)
+    drawn = compared(before, after)
+    assert drawn.pixels.dtype == dtype
+    assert drawn.width > 2 * width
+    assert drawn.height > height
+    assert (drawn.pixels[:height, :width] == before.pixels).all()
+    assert (drawn.pixels[:height, -width:] == after.pixels).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (30, 41), (600, 900)])
+def test_split_shows_the_left_of_one_and_the_right_of_the_other(size, dtype):
+    height, width = size
+    before, after = both(height, width, dtype=dtype)
+    drawn = compared(before, after, Comparison("split"))
+    assert drawn.width == width
+    left = (drawn.pixels[:height] == before.pixels).all(axis=(0, 2))
+    right = (drawn.pixels[:height] == after.pixels).all(axis=(0, 2))
+    covered = width - int(left[: width // 2].sum()) - int(right[width // 2 :].sum())
+    assert covered <= max(4, width // 100), "all but the line shows a picture"
+
+
+@pytest.mark.parametrize("style", ["side", "split"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_words_are_light_on_dark_and_opaque_at_both_sides(style, dtype):
+    before, after = both(300, 400, dtype=dtype)
+    alpha = np.zeros((300, 400), dtype=dtype)
+    drawn = compared(before, Picture(after.pixels, alpha=alpha), Comparison(style))
+    assert drawn.alpha is not None
+    assert (drawn.alpha[:300, :190] == 0).all()
+    assert (drawn.alpha[:300, -190:] == 0).all()
+    strip = drawn.pixels[300:].astype(float) / np.iinfo(dtype).max
+    assert (drawn.alpha[300:] == np.iinfo(dtype).max).all()
+    middle = strip.shape[1] // 2
+    for part in (strip[:, :middle], strip[:, middle:]):
+        assert part.max() > 0.8
+        assert np.median(part) < 0.15
+    assert (strip[:, middle - 5 : middle] < 0.15).all(), "the first word ends before the second begins"
+
+
+def test_without_room_there_are_no_words_and_no_failure():
+    before, after = both(30, 20)
+    strip = compared(before, after, Comparison("split")).pixels[30:]
+    assert strip.max() < 40
+
+
+@pytest.mark.parametrize("style", ["side", "split"])
+@pytest.mark.parametrize(("height", "width"), [(1500, 2000), (2500, 800), (60, 40)])
+def test_a_preview_is_small_and_keeps_the_shape(style, height, width):
+    before, after = both(height, width, dtype=np.uint16)
+    small = compared(before, after, Comparison(style, "preview"))
+    assert (small.pixels.dtype, small.depth, small.profile, small.icc) == (np.uint8, 8, None, None)
+    assert max(small.width, small.height) <= PREVIEW_SIDE * 1.06
+    one = small.width / 2 if style == "side" else small.width
+    assert one / small.height == pytest.approx(width / height, rel=0.08) or max(height, width) < 100
+
+
+def test_a_preview_in_a_wide_profile_shows_the_colours_as_srgb():
+    icc = PROFILES["display-p3"]()
+    flat = np.full((200, 300, 3), (30, 90, 60), dtype=np.uint8)
+    wide = Picture(flat, icc=icc, profile=parse_profile(icc))
+    shown = compared(wide, wide, Comparison("split", "preview")).pixels[20, 20]
+    assert np.abs(shown - wide.srgb()[:, 0, 0] * 255).max() <= 0.51
+    assert compared(wide, wide).profile is wide.profile
+
+
+@pytest.mark.parametrize(
+    ("options", "width"),
+    [(("--compare",), 82), (("--compare-style", "split"), 40), (("--compare-size", "preview"), 82)],
+)
+def test_the_command_writes_it_beside_the_result(tmp_path, options, width):
+    Image.new("RGB", (40, 30), (20, 20, 30)).save(tmp_path / "a.png")
+    told = ["enhance", str(tmp_path / "a.png"), "--model", "identity", "--exposure", "1", *options]
+    ran = CliRunner().invoke(app, told)
+    assert ran.exit_code == 0, ran.output
+    assert read_picture(tmp_path / "a_lowlight_compare.png").width == width
+
+
+@pytest.mark.parametrize("option", [("--compare-style", "top"), ("--compare-size", "huge")])
+@pytest.mark.parametrize("command", ["enhance", "zero-shot"])
+def test_another_manner_is_refused_in_a_sentence(tmp_path, command, option):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    ran = CliRunner().invoke(app, [command, str(tmp_path / "a.png"), *option])
+    assert ran.exit_code == 2
+    assert f"{option[0]} is one of" in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
