@@ -1,21 +1,19 @@
 """The command line: one module per command, and the one boundary that turns failures into sentences."""
 
 import errno
-import importlib.metadata
 import os
-import platform
 import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from lowlight_cli import __version__
 from lowlight_cli.cli import bench, enhance, train, video, weights, zero_shot
-from lowlight_cli.errors import LowlightError
+from lowlight_cli.cli.commands import Command, Group
+from lowlight_cli.cli.versions import version_line, version_page
+from lowlight_cli.errors import LowlightError, SettingsError
 
 
-class _Boundary(TyperGroup):
+class _Boundary(Group):
     """Expected failures become one sentence and their exit code; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # Typer vendors the type of its contexts
@@ -51,30 +49,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
     help="Make dark photos and clips bright and clean.",
     epilog="Start with: [bold]lowlight enhance photo.jpg[/bold]",
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        torch = importlib.metadata.version("torch")
-        typer.echo(f"lowlight {__version__} (torch {torch}, Python {platform.python_version()}, {platform.platform()})")
-        raise typer.Exit
-
-
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print versions.")
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("-V", "--version", help="Print the version, and leave.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With --version: libraries, devices, memory, extras, folders.")
     ] = False,
 ) -> None:
-    del version
+    if version:
+        typer.echo(version_page() if verbose else version_line())
+        raise typer.Exit
+    if verbose or ctx.invoked_subcommand is None:
+        raise SettingsError("-v stands after the command, or beside --version")
 
 
-app.command("enhance")(enhance.enhance)
-app.command("zero-shot")(zero_shot.zero_shot)
-app.command("video")(video.video)
-app.command("bench")(bench.bench)
-app.command("train")(train.train)
+app.command("enhance", cls=Command)(enhance.enhance)
+app.command("zero-shot", cls=Command)(zero_shot.zero_shot)
+app.command("video", cls=Command)(video.video)
+app.command("bench", cls=Command)(bench.bench)
+app.command("train", cls=Command)(train.train)
 app.add_typer(weights.app)

@@ -9,7 +9,8 @@ from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.settings import CompareSize, CompareStyle, Comparison, Tiling
 
-_OUTPUT, _MODEL, _TONE, _COMPUTE, _BATCH = "Output", "Model", "Look", "Compute", "Batch"
+_OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
+_BATCH, _TERMINAL = "Batch", "Terminal"
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -21,7 +22,7 @@ def _complete_model(incomplete: str) -> list[str]:
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUTS...", help="Files, folders or globs; - for standard input.", show_default=False),
+    typer.Argument(metavar="INPUTS", help="Files, folders or globs; - for standard input.", show_default=False),
 ]
 
 Output = Annotated[
@@ -183,11 +184,11 @@ ReportPage = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_BATCH)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_TERMINAL)]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=_BATCH)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_BATCH)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_BATCH)]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_BATCH)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_TERMINAL)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_TERMINAL)]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_TERMINAL)]
 
 
 def read_tiling(tile: str, overlap: int) -> Tiling:

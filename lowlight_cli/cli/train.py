@@ -46,8 +46,14 @@ Output = Annotated[
         rich_help_panel=_TRAINING,
     ),
 ]
-Every = Annotated[int, typer.Option(min=1, metavar="STEPS", help="How often.", rich_help_panel=_TRAINING)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per event on stdout.")]
+SaveEvery = Annotated[int, typer.Option(min=1, metavar="STEPS", help="Between checkpoints.", rich_help_panel=_TRAINING)]
+ValidateEvery = Annotated[
+    int, typer.Option(min=1, metavar="STEPS", help="Between looks at held-out pictures.", rich_help_panel=_TRAINING)
+]
+ReportEvery = Annotated[
+    int, typer.Option(min=1, metavar="STEPS", help="Between lines of the log.", rich_help_panel=_TRAINING)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per event on stdout.", rich_help_panel="Terminal")]
 
 
 def train(
@@ -56,17 +62,17 @@ def train(
     recipe: RecipeOption = DEFAULT_RECIPE,
     output: Output = Run.output,
     device: opt.Device = Run.device,
-    save_every: Every = Run.save_every,
-    validate_every: Every = Run.validate_every,
-    report_every: Every = Run.report_every,
+    save_every: SaveEvery = Run.save_every,
+    validate_every: ValidateEvery = Run.validate_every,
+    report_every: ReportEvery = Run.report_every,
     as_json: Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Train a network by a recipe; stopped at any moment, it goes on where it was.
 
-    [bold]lowlight train --clean photos/[/bold]                           the recipe of the embedded default
-    [bold]lowlight train --pairs LOLv2/ LOLv2/ --recipe darkir-m[/bold]   the published protocol
+    [bold]lowlight train --clean photos/[/bold]         the recipe of the embedded default
+    [bold]lowlight train --pairs LOLv2/ LOLv2/ --recipe darkir-m[/bold]
     """
     if (clean is None) == (pairs is None):
         raise SettingsError("give --clean DIR or --pairs LOW REFERENCE: what shall be trained on?")

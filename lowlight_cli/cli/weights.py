@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli import cache
+from lowlight_cli.cli.commands import Command, Group
 from lowlight_cli.cli.options import Offline
 from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.manifest import BackendName, Manifest, WeightsEntry, find_entry, read_manifest
@@ -16,7 +17,9 @@ from lowlight_cli.manifest import BackendName, Manifest, WeightsEntry, find_entr
 if TYPE_CHECKING:
     from lowlight_cli.download import Notice, Progress
 
-app = typer.Typer(name="weights", help="List, fetch, check and remove networks' weights.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, name="weights", help="List, fetch, check and remove networks' weights.", no_args_is_help=True
+)
 
 _SCHEMA = 1
 _WHERE = {"present": "cached", "stale": "damaged", "absent": "-"}
@@ -39,20 +42,22 @@ _NAME_HELP = "Names from `lowlight weights list`."
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A name from `lowlight weights list`.", autocompletion=_complete_name)
 ]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help=_NAME_HELP, autocompletion=_complete_name)]
-AnyNames = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME...", help=_NAME_HELP, autocompletion=_complete_name)
-]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=_complete_name)]
+AnyNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=_complete_name)]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_weights(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Add source, credit, training data and BibTeX.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """List the weights that `--model` knows by name."""
+    """List the weights that `--model` knows by name.
+
+    [bold]lowlight weights list[/bold]                  names, sizes, licences, what is here
+    [bold]lowlight weights list -v[/bold]               with sources, credits and BibTeX
+    """
     entries = read_manifest().values()
     if as_json:
         typer.echo(json.dumps({"schema": _SCHEMA, "weights": [_facts(entry) for entry in entries]}))
@@ -62,13 +67,17 @@ def list_weights(
         typer.echo(_table([_row(entry) for entry in entries]))
 
 
-@app.command()
+@app.command(cls=Command)
 def download(
     names: AnyNames = None,
     every: Annotated[bool, typer.Option("--all", help="Everything that can be downloaded.")] = False,
     offline: Offline = False,
 ) -> None:
-    """Download weights into the cache; what is there and right is left alone."""
+    """Download weights into the cache; what is there and right is left alone.
+
+    [bold]lowlight weights download darkir-lolblur[/bold]
+    [bold]lowlight weights download --all[/bold]
+    """
     if bool(names) == every:
         raise SettingsError("name the weights to download, or give --all")
     manifest = read_manifest()
@@ -85,9 +94,13 @@ def download(
         raise WeightsError("\n".join(failures))
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(names: AnyNames = None) -> None:
-    """Check the sha256 of cached weights; without names, of all that are there."""
+    """Check the sha256 of cached weights; without names, of all that are there.
+
+    [bold]lowlight weights verify[/bold]
+    [bold]lowlight weights verify darkir-small[/bold]
+    """
     manifest = read_manifest()
     entries = _entries(manifest, names) if names else list(manifest.values())
     states = {entry.name: cache.verify(entry) for entry in entries}
@@ -100,24 +113,30 @@ def verify(names: AnyNames = None) -> None:
         raise WeightsError(f"damaged or absent: {', '.join(bad)}; `lowlight weights download NAME` brings them anew")
 
 
-@app.command()
+@app.command(cls=Command)
 def path(name: Name) -> None:
-    """Print where the file of NAME lies, for scripts."""
+    """Print where the file of NAME lies, for scripts.
+
+    [bold]cp "$(lowlight weights path darkir-small)" .[/bold]
+    """
     entry = find_entry(read_manifest(), name)
     if cache.status(entry) != "present":
         raise WeightsError(f"{name} is not at {cache.locate(entry)}: run `lowlight weights download {name}`")
     typer.echo(cache.locate(entry))
 
 
-@app.command()
+@app.command(cls=Command)
 def remove(names: Names) -> None:
-    """Delete weights from the cache."""
+    """Delete weights from the cache.
+
+    [bold]lowlight weights remove darkir-lolblur[/bold]
+    """
     for entry in _entries(read_manifest(), names):
         found = cache.remove(entry)
         typer.echo(f"{entry.name}: {'removed' if found else 'was not there'}", err=True)
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_weights(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A weights file that you have got another way.")],
     name: Annotated[
@@ -125,7 +144,11 @@ def import_weights(
         typer.Option("--as", help="Which weights it is; otherwise its digest or file name decides."),
     ] = None,
 ) -> None:
-    """Copy a weights file into the cache, after a check that it is the right one."""
+    """Copy a weights file into the cache, after a check that it is the right one.
+
+    [bold]lowlight weights import DarkIR_384.pt[/bold]                       known by its digest
+    [bold]lowlight weights import model.pt --as darkir-large[/bold]
+    """
     manifest = read_manifest()
     entry = cache.match(manifest, file) if name is None else find_entry(manifest, name)
     imported = cache.import_file(entry, file, check=lambda content: _require_backend(content, entry))

@@ -116,8 +116,9 @@ def zero_shot(
 ) -> None:
     """Fit three tiny networks to each photo, without training data, and make it bright and clean.
 
-    [bold]lowlight zero-shot night.png[/bold]                     writes night_lowlight.png
-    [bold]lowlight zero-shot night.png --preset paper[/bold]      the published method, step for step
+    [bold]lowlight zero-shot night.png[/bold]                 writes night_lowlight.png
+    [bold]lowlight zero-shot night.png --preset paper[/bold]  the method as published
+    [bold]lowlight zero-shot burst/ --shared -o bright/[/bold]
     """
     settings = ZeroShot(cast(Preset, opt.one_of(preset, get_args(Preset), "--preset")), epochs, lr, seed)
     keep = Keep(
