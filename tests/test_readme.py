@@ -1,4 +1,4 @@
-"""What the README says is so: its commands parse, its files are there, its citations are the manifest's, and it works."""
+"""What the README says is so: its commands parse, its files are there, its citations are true, and all of it works."""
 
 import os
 import re
@@ -56,10 +56,11 @@ def test_every_command_shown_is_understood(part):
 
 
 @pytest.mark.parametrize(
-    "words", [["enhance", "--nonesuch"], ["nonesuch"], ["video", "a", "--crf", "much"], ["weights"]]
+    "words", [["enhance", "--nonesuch"], ["nonesuch"], ["weights", "nonesuch"], ["video", "a", "--crf", "much"]]
 )
 def test_what_the_commands_do_not_understand_would_be_noticed(words):
-    with pytest.raises((AssertionError, typer.BadParameter, typer.Exit, RuntimeError)):
+    usage_error = typer.BadParameter.__mro__[1]
+    with pytest.raises((AssertionError, usage_error)):
         parse(words)
 
 
@@ -76,6 +77,8 @@ def test_every_file_that_is_linked_to_or_named_is_there(name):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     named = re.findall(r"`((?:lowlight_cli|tests|examples|docs)/[\w./-]+)`", text)
     for path in (*links, *named):
+        if "_lowlight" in path:  # a result
+            continue
         assert (ROOT / name).parent.joinpath(path).exists() or (ROOT / path).exists(), path
 
 
@@ -108,7 +111,8 @@ def test_exit_codes_are_those_of_the_errors():
 def test_examples_are_all_listed_with_their_terms():
     listed = (ROOT / "examples/README.md").read_text(encoding="utf-8")
     for path in (ROOT / "examples").iterdir():
-        assert path.name == "README.md" or f"`{path.name}" in listed, path.name
+        is_result = "_lowlight" in path.name
+        assert is_result or path.name == "README.md" or f"`{path.name}" in listed, path.name
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
