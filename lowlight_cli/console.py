@@ -96,6 +96,20 @@ class Show:
         """Print a line above the bars, even if quiet: failures."""
         self._console.print(escape(_printable(text, self._console.encoding)), soft_wrap=True)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at a terminal."""
+        return self._console.is_terminal
+
+    def write(self, drawn: str) -> None:
+        """Write what the terminal is to take as it is, with the bars out of its way."""
+        if self._bars:
+            self._bars.stop()
+        self._console.file.write(f"{drawn}\n")
+        self._console.file.flush()
+        if self._bars:
+            self._bars.start()
+
     def _line_now_and_then(self) -> None:
         now, (before, done) = time.monotonic(), self._last_line
         if now - before >= _LINE_SECONDS or ((self._done - done) / self._total >= _LINE_SHARE and now - before >= 1):

@@ -44,6 +44,7 @@ LAYERS = {
     "train": 4,
     "report": 4,
     "console": 5,
+    "terminal": 5,
     "cli": 5,
 }
 TORCH_FREE = {room for room, layer in LAYERS.items() if layer in (0, 1, 5)} | {

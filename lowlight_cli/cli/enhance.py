@@ -4,7 +4,7 @@ from functools import partial
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, describe, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Metadata, Precision, Tone
@@ -40,6 +40,7 @@ def enhance(
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
     jobs: opt.Jobs = 1,
+    show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
     as_json: opt.Json = False,
@@ -79,7 +80,7 @@ def enhance(
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(plan.jobs), quiet=quiet) as show,
     ):
-        results = Report(plan, show, as_json=as_json, page=page)
+        results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         if plan.jobs:
             from lowlight_cli.batch import Batch, enhance_files
             from lowlight_cli.enhancer import load_enhancer

@@ -1,24 +1,28 @@
 """What all commands over files share: reading the inputs, telling the plan, reporting the results."""
 
 import json
+import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.paths import Plan, read_file_list
-from lowlight_cli.results import FileResult, blank_result
+from lowlight_cli.results import FileResult, blank_result, name_of
 
 if TYPE_CHECKING:
     from lowlight_cli.enhancer import Enhancer
+    from lowlight_cli.images import Thumbnail
     from lowlight_cli.report.files import Contents, FilesReport
+
+_LOOK_SIDE = 360  # of each of the two pictures in a terminal
 
 
 def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separated: bool) -> list[str | Path]:
@@ -77,11 +81,47 @@ def pictures(files: int, *, max_megapixels: float | None) -> "Contents":
     return Pictures(files, pixel_budget=None if max_megapixels is None else round(max_megapixels * 1e6))
 
 
+def looking(wanted: bool, plan: Plan, show: Show) -> "Callable[[FileResult], None] | None":
+    """Return what shows a result in the terminal, as `--show` asks for; None where nobody asks or nothing can."""
+    if not wanted or not show.is_terminal:
+        return None
+    from lowlight_cli.terminal import drawn, protocol_of
+
+    protocol = protocol_of(os.environ)
+    if protocol is None:
+        show.say("--show: this terminal does not say that it shows pictures")
+        return None
+    from lowlight_cli.comparison import compared
+    from lowlight_cli.images import Picture, read_picture, thumbnail_of
+
+    jobs = {name_of(job.input): job for job in plan.jobs}
+
+    def look(result: FileResult) -> None:
+        job = jobs[result.input]
+        if job.input is None or job.output is None:
+            return
+        with suppress(LowlightError):  # it went away, or cannot be read any more: there is nothing to look at
+            before, after = (Picture(thumbnail_of(read_picture(each), _LOOK_SIDE)) for each in (job.input, job.output))
+            both = compared(before, after).pixels
+            show.write(drawn(cast("Thumbnail", both), protocol))
+
+    return look
+
+
 class Report:
     """Draws results as they come, counts them, and ends with a summary, a page if asked for, and the exit code."""
 
-    def __init__(self, plan: Plan, show: Show, *, as_json: bool, page: "FilesReport | None" = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        show: Show,
+        *,
+        as_json: bool,
+        page: "FilesReport | None" = None,
+        look: "Callable[[FileResult], None] | None" = None,
+    ) -> None:
         self._plan, self._show, self._as_json, self._page = plan, show, as_json, page
+        self._look = look
         self._made_with = ""
         self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
         self._failures: list[str] = []
@@ -117,6 +157,8 @@ class Report:
             typer.echo(json.dumps(result.as_json()))
         if self._page:
             self._page.add(result)
+        if self._look and result.status == "done":
+            self._look(result)
         if result.error:
             self._show.tell(f"{result.input}: {result.error.message}")
         for warning in result.warnings:

@@ -184,6 +184,14 @@ ReportPage = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+ShowPictures = Annotated[
+    bool,
+    typer.Option(
+        "--show",
+        help="Show before and after in the terminal: kitty, ghostty, iTerm2, WezTerm, foot, mintty.",
+        rich_help_panel=_TERMINAL,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_TERMINAL)]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=_BATCH)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_TERMINAL)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
@@ -108,6 +108,7 @@ def zero_shot(
     recursive: opt.Recursive = False,
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
+    show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
     as_json: opt.Json = False,
@@ -157,7 +158,7 @@ def zero_shot(
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(plan.jobs), quiet=quiet) as show,
     ):
-        results = Report(plan, show, as_json=as_json, page=page)
+        results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         if plan.jobs:
             from lowlight_cli.batch import Batch
             from lowlight_cli.zero_shot.files import ZeroShotFiles

@@ -20,6 +20,8 @@ _RGB_MATRIX, _MATRIX_709, _MATRIX_601 = 0, 1, 6
 _TRANSFER_PQ, _TRANSFER_HLG = 16, 18
 _FULL_RANGE = 2
 
+_PICTURES = ("image2",)  # what ffmpeg calls the reader of still pictures in files, beside png_pipe and its like
+
 _HD_HEIGHT = 720
 """From this height on, a film that does not say its matrix is taken as BT.709, below it as BT.601: as players do."""
 
@@ -133,6 +135,8 @@ def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
     numbers mean nothing to a network for ordinary pictures.
     """
     with open_clip(path) as container:
+        if container.format.name in _PICTURES or container.format.name.endswith("_pipe"):
+            raise InputError("it is a picture and no clip; `lowlight enhance` does pictures")
         film = find_film(container)
         pixels = film.codec_context.width * film.codec_context.height
         if pixels > most_pixels:
