@@ -2,18 +2,26 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lowlight_cli.clip.results import ClipSettings
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.settings import Tone
-from lowlight_cli.stabilize import LOOK_AHEAD, LOOK_BACK, Cells, Light, apply_correction, correction, measure_light
+from lowlight_cli.stabilize import (
+    LOOK_AHEAD,
+    LOOK_BACK,
+    Light,
+    apply_correction,
+    compare_light,
+    correction,
+    light_cells,
+)
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.reading import AnyPacket, ClipFrame
@@ -22,55 +30,64 @@ from lowlight_cli.video.segments import State
 
 @dataclass(frozen=True)
 class Ready:
-    """A frame as decoded, and as floats `(1, 3, H, W)` in [0, 1] on the device."""
+    """A frame as decoded, as floats `(1, 3, H, W)` in [0, 1] on the device, and its light if that is to be calm."""
 
     frame: ClipFrame
     image: Tensor
+    cells: Tensor | None
 
 
 @dataclass(frozen=True)
 class Made:
-    """An enhanced frame, `result` as in `Ready`, its light, and the correction of it that is still to be applied."""
+    """A frame as decoded, `cells` as in `Ready`, and the enhanced picture in the form of `Ready`'s."""
 
     frame: ClipFrame
     result: Tensor
-    light: Light | None = None
-    log_gain: Cells | None = None
+    cells: Tensor | None
+
+
+def compute_alone() -> None:
+    """Have the calling thread compute without helpers: the network's threads need the processor.
+
+    Torch gives every thread that computes a team of its own, which waits for work by spinning.
+    """
+    torch.set_num_threads(1)
 
 
 class Frames:
-    """Enhances and steadies the frames among a clip's items; packets pass them by.
+    """Enhances the frames among a clip's items; packets pass them by.
 
-    Three steps for three threads: `ready` beside the decoder, `made` at the network, `finished` beside the encoder.
-    `careful` sends frames through tiles from the beginning, as a picture that does not fit must go.
+    `ready` runs beside the decoder, `made` where the network is. `careful` sends frames through tiles from the
+    beginning, as a picture that does not fit must go.
     """
 
     def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool) -> None:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
-        self._past: deque[Light] = deque(maxlen=LOOK_BACK)
-        self._before: Light | None = None
 
-    @property
-    def state(self) -> State:
-        """What the frames to come depend on: the light of those before."""
-        return _state_of(self._past)
-
-    @state.setter
-    def state(self, state: State) -> None:
-        self._past = deque(_lights_of(state), maxlen=LOOK_BACK)
-        self._before = self._past[-1] if self._past else None
-
+    @torch.inference_mode()
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
         """Yield decoded frames with their floats, and packets as they come."""
+        compute_alone()
         for item in items:
             if isinstance(item, ClipFrame):
-                yield Ready(item, floats(item.pixels, self._enhancer.device))
+                image = floats(item.pixels, self._enhancer.device)
+                yield Ready(item, image, light_cells(image) if self._settings.stabilize else None)
             else:
                 yield item
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
         """Yield enhanced frames, in order, and packets as they come."""
-        return self._steadied(self._enhanced(items))
+        batch: list[Ready] = []
+        for item in items:
+            if not isinstance(item, Ready):
+                yield item
+                continue
+            batch.append(item)
+            if len(batch) == self._settings.frames_per_batch:
+                yield from self._brightened_batch(batch)
+                batch.clear()
+        if batch:
+            yield from self._brightened_batch(batch)
 
     @torch.inference_mode()
     def _brightened_batch(self, batch: Sequence[Ready]) -> list[Made]:
@@ -83,11 +100,9 @@ class Frames:
         made = []
         for one, result in zip(batch, results, strict=True):
             toned = result if tone == Tone() else apply_tone(one.image, result, tone)
-            light = None
-            if self._settings.stabilize:
-                light = self._before = measure_light(one.image, toned, self._before)
             # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
-            made.append(Made(one.frame, toned.half() if light and self._careful else toned, light))
+            short = self._careful and one.cells is not None
+            made.append(Made(one.frame, toned.half() if short else toned, one.cells))
         return made
 
     def _brightened(self, image: Tensor) -> Tensor:
@@ -102,46 +117,52 @@ class Frames:
                 self._careful = True
         return enhancer.enhance_tensor(image)
 
-    def _enhanced(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
-        batch: list[Ready] = []
-        for item in items:
-            if not isinstance(item, Ready):
-                yield item
-                continue
-            batch.append(item)
-            if len(batch) == self._settings.frames_per_batch:
-                yield from self._brightened_batch(batch)
-                batch.clear()
-        if batch:
-            yield from self._brightened_batch(batch)
 
-    def _steadied(self, items: Iterator[Made | AnyPacket]) -> Iterator[Made | AnyPacket]:
-        """Hold each frame until those after it are known, and correct its light."""
-        held: deque[Made] = deque()
-        for item in items:
-            if not isinstance(item, Made) or item.light is None:
-                yield item
-                continue
-            held.append(item)
-            if len(held) > LOOK_AHEAD:
-                yield self._corrected(held)
-        while held:
-            yield self._corrected(held)
+class Calm:
+    """Holds frames until those after them are known, and gives them back with their light corrected.
 
-    def _corrected(self, held: deque[Made]) -> Made:
-        lights = [*self._past, *(made.light for made in held if made.light)]
-        log_gain = correction(lights, len(self._past), strength=self._settings.stabilize)
-        made = held.popleft()
-        assert made.light is not None
-        self._past.append(made.light)
-        return replace(made, log_gain=log_gain)
+    Runs beside the encoder. `strength` is that of the correction; 0 lets frames through as they are.
+    """
 
+    def __init__(self, strength: float) -> None:
+        self._strength = strength
+        self._held: deque[tuple[Made, Light]] = deque()
+        self._past: deque[Light] = deque(maxlen=LOOK_BACK)
+        self._before: Light | None = None
 
-@torch.inference_mode()
-def finished(made: Made) -> Pixels:
-    """Return the pixels of an enhanced frame, its light corrected, in the depth of the decoded ones."""
-    result = made.result if made.log_gain is None else apply_correction(made.result, made.log_gain)
-    return pixels_of(result, like=made.frame.pixels)
+    @property
+    def state(self) -> State:
+        """What the frames to come depend on: the light of those given back."""
+        return _state_of(self._past)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._past = deque(_lights_of(state), maxlen=LOOK_BACK)
+        self._before = self._past[-1] if self._past else None
+
+    @torch.inference_mode()
+    def add(self, made: Made) -> Iterator[tuple[ClipFrame, Pixels]]:
+        """Take the next frame; yield those, as decoded and as pixels, that are finished by it: one or none."""
+        if made.cells is None:
+            yield made.frame, pixels_of(made.result, like=made.frame.pixels)
+            return
+        self._before = compare_light(made.cells, light_cells(made.result), self._before)
+        self._held.append((made, self._before))
+        if len(self._held) > LOOK_AHEAD:
+            yield self._corrected()
+
+    @torch.inference_mode()
+    def rest(self) -> Iterator[tuple[ClipFrame, Pixels]]:
+        """Yield the frames that are still held: no more will come."""
+        while self._held:
+            yield self._corrected()
+
+    def _corrected(self) -> tuple[ClipFrame, Pixels]:
+        lights = [*self._past, *(light for _, light in self._held)]
+        log_gain = correction(lights, len(self._past), strength=self._strength)
+        made, light = self._held.popleft()
+        self._past.append(light)
+        return made.frame, pixels_of(apply_correction(made.result, log_gain), like=made.frame.pixels)
 
 
 def _state_of(lights: Sequence[Light]) -> State:
@@ -163,16 +184,15 @@ def _lights_of(state: State) -> Iterator[Light]:
 
 
 def floats(pixels: Pixels, device: torch.device) -> Tensor:
-    """Return pixels `(H, W, 3)` as floats `(1, 3, H, W)` in [0, 1] on a device."""
+    """Return pixels `(3, H, W)` as floats `(1, 3, H, W)` in [0, 1] on a device."""
     # Integers travel to a GPU, a quarter of the bytes.
-    moved = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
-    return moved.to(torch.float32, memory_format=torch.contiguous_format).div_(np.iinfo(pixels.dtype).max)
+    moved = torch.from_numpy(pixels).to(device)[None]
+    return moved.to(torch.float32).mul_(1 / np.iinfo(pixels.dtype).max)
 
 
 def pixels_of(result: Tensor, *, like: Pixels) -> Pixels:
-    """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(H, W, 3)` of the depth of `like`, rounded."""
-    scaled = result[0].permute(1, 2, 0).float().mul(np.iinfo(like.dtype).max).round_()
-    if like.dtype == np.uint8:
-        eight: NDArray[np.uint8] = scaled.to(torch.uint8).contiguous().cpu().numpy()
-        return eight
-    return scaled.to(torch.int32).contiguous().cpu().numpy().astype(np.uint16)
+    """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(3, H, W)` of the depth of `like`, rounded."""
+    scaled = result[0].float().mul(np.iinfo(like.dtype).max).add_(0.5)
+    if scaled.device.type != "cpu":  # integers travel back, too
+        scaled = scaled.to(torch.uint8 if like.dtype == np.uint8 else torch.int32)
+    return cast(Pixels, scaled.cpu().numpy().astype(like.dtype))

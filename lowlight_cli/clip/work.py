@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from lowlight_cli.atomic import atomic_path, preserve_times
 from lowlight_cli.batch import make_folder
-from lowlight_cli.clip.frames import Frames, Made, finished, floats
+from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone, floats
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.results import name_of
@@ -32,7 +33,7 @@ from lowlight_cli.video.encoders import plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import Ahead, Behind
 from lowlight_cli.video.reading import ClipFrame, ClipReader
-from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
+from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
@@ -48,9 +49,10 @@ class ClipWork:
         self._enhancer, self._settings = enhancer, settings
         self._tile = enhancer.tile_size(facts.height, facts.width)
         self._frames = Frames(enhancer, settings, careful=self._tile != 0)
+        self._calm = Calm(settings.stabilize)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
         self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
-        self._done = self._resumed_at = 0
+        self._done = self._written = self._resumed_at = 0
         self._end = 0
         self._sheet: list[list[Cell]] = []
         self._warnings: list[str] = []
@@ -62,6 +64,7 @@ class ClipWork:
     def run(self) -> Iterator[ClipProgress]:
         """Do the work and tell how far it is; the result is in place, complete, when the last word is said."""
         settings = self._settings
+        reuse_large_buffers()
         with ExitStack() as stack:
             reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
             part = stack.enter_context(atomic_path(make_folder(self._target), overwrite=settings.overwrite))
@@ -115,12 +118,16 @@ class ClipWork:
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
         with Ahead(items, room=room) as ahead, Behind(room=room) as behind:
+            behind.do(compute_alone)
             for item in self._frames.made(ahead):
                 if isinstance(item, Made):
-                    self._encode(item, writer, behind)
+                    behind.do(lambda made=item: self._write(self._calm.add(made), writer))  # type: ignore[misc]
+                    self._done += 1
+                    self._end = item.frame.shown + item.frame.duration
                     yield pace.progress(name_of(self._source), self._done, float(self._end * self._facts.time_base))
                 else:
                     behind.do(lambda packet=item: writer.add_packet(packet))  # type: ignore[misc]
+            behind.do(lambda: self._write(self._calm.rest(), writer))
             behind.do(writer.close)
             behind.finish()
 
@@ -133,31 +140,22 @@ class ClipWork:
             segment, state = self._store.load(index)
             writer.add_segment(segment)
             self._done += segment.frames
-            self._frames.state = state
+            self._calm.state = state
             self._end = max(shown + duration for shown, _, duration in segment.times)
-        self._resumed_at = self._done
+        self._written = self._resumed_at = self._done
 
-    def _encode(self, made: Made, writer: ClipWriter, behind: Behind) -> None:
-        """Hand a finished frame to the writer; a full segment is ended, and kept if the run may go on from it."""
-        behind.do(lambda: self._finish_frame(made, writer))
-        self._done += 1
-        self._end = made.frame.shown + made.frame.duration
-        if self._done % SEGMENT_FRAMES == 0:
-            state = self._frames.state
-            index = self._done // SEGMENT_FRAMES - 1
-            behind.do(lambda: self._end_segment(writer, index, state))
-
-    def _finish_frame(self, made: Made, writer: ClipWriter) -> None:
-        frame, pixels = made.frame, finished(made)
-        self._show(frame, pixels)
-        if self._settings.side_by_side:
-            pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=1))
-        writer.add_frame(replace(frame, pixels=pixels))
-
-    def _end_segment(self, writer: ClipWriter, index: int, state: State) -> None:
-        segment = writer.end_segment()
-        if self._store:
-            self._store.save(index, segment, state)
+    def _write(self, frames: Iterator[tuple[ClipFrame, Pixels]], writer: ClipWriter) -> None:
+        """Encode finished frames; a full segment is ended, and kept if the run may go on from it."""
+        for frame, pixels in frames:
+            self._show(frame, pixels)
+            if self._settings.side_by_side:
+                pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=2))
+            writer.add_frame(replace(frame, pixels=pixels))
+            self._written += 1
+            if self._written % SEGMENT_FRAMES == 0:
+                segment = writer.end_segment()
+                if self._store:
+                    self._store.save(self._written // SEGMENT_FRAMES - 1, segment, self._calm.state)
 
     def _show(self, frame: ClipFrame, pixels: Pixels) -> None:
         """Take a frame into the contact sheet when its turn has come."""
@@ -200,8 +198,8 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
 
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
-    scale = min(1.0, _THUMBNAIL / max(pixels.shape[:2]))
-    size = max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
+    scale = min(1.0, _THUMBNAIL / max(pixels.shape[1:]))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale))
     small = F.interpolate(floats(pixels, torch.device("cpu")), size=size, mode="area")
     eight: NDArray[np.uint8] = (small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     return eight

@@ -15,7 +15,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from lowlight_cli.errors import InputError
-from lowlight_cli.video.colour import Pixels, upright_rgb
+from lowlight_cli.video.colour import Converter, Pixels
 from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
 from lowlight_cli.video.settings import Span
 
@@ -62,6 +62,7 @@ class ClipReader:
         self._zero = facts.start + span.start
         self._lost = 0
         self._last: int | None = None
+        self._converter = Converter()
         self._broken: str | None = None
         self._interlaced = False
         self._step = round(1 / (facts.rate * self._base)) if facts.rate and facts.rate < 240 else 0
@@ -196,7 +197,8 @@ class ClipReader:
 
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
         facts = self.facts
-        return ClipFrame(upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth), item.shown, duration)
+        pixels = self._converter.upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth)
+        return ClipFrame(pixels, item.shown, duration)
 
     def _last_duration(self, last: _Shown) -> int:
         """Nothing follows the last frame: believe its own duration if it is like the others'."""

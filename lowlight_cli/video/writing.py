@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.settings import Metadata
-from lowlight_cli.video.colour import planar
+from lowlight_cli.video.colour import Converter
 from lowlight_cli.video.encoders import FilmPlan
 from lowlight_cli.video.facts import find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
@@ -51,6 +51,7 @@ class ClipWriter:
         if film.encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it talks on stderr, whatever ffmpeg is told
         self._film = film
+        self._converter = Converter()
         self.packets = 0
         self._last_decoded: int | None = None
         self._segment = Segment()
@@ -73,7 +74,7 @@ class ClipWriter:
     def add_frame(self, frame: ClipFrame) -> None:
         """Encode a frame; its pixels have the plan's size. Raises OutputError."""
         with _write_errors():
-            self._keep(self._encoder.encode(_encodable(frame, self._film)))
+            self._keep(self._encoder.encode(self._encodable(frame)))
         self._segment.frames += 1
 
     def add_packet(self, packet: AnyPacket) -> None:
@@ -163,6 +164,14 @@ class ClipWriter:
         _refuse_unknown_options(self._encoder, self._film)
         self._output.start_encoding()
 
+    def _encodable(self, frame: ClipFrame) -> VideoFrame:
+        plan = self._film
+        made = self._converter.planar(
+            frame.pixels, plan.pixel_format, matrix=plan.matrix, full_range=plan.colour.is_full_range
+        )
+        made.pts, made.time_base, made.duration = frame.shown, plan.time_base, frame.duration
+        return made
+
     def _keep(self, packets: Sequence[AnyPacket]) -> None:
         for packet in packets:
             self._write(packet)
@@ -229,12 +238,6 @@ def _refuse_unknown_options(encoder: VideoCodecContext, plan: FilmPlan) -> None:
     """Opening takes the options that an encoder knows and leaves the others."""
     for name in encoder.options:
         raise SettingsError(f"{plan.encoder} knows no option {name!r}; see --encoder-arg and --preset")
-
-
-def _encodable(frame: ClipFrame, plan: FilmPlan) -> VideoFrame:
-    made = planar(frame.pixels, plan.pixel_format, matrix=plan.matrix, full_range=plan.colour.is_full_range)
-    made.pts, made.time_base, made.duration = frame.shown, plan.time_base, frame.duration
-    return made
 
 
 @contextmanager

@@ -78,4 +78,4 @@ def _frame_at(facts: ClipFacts, span: Span) -> Tensor | None:
         except (InputError, StopIteration):
             return None
     top = 255.0 if frame.pixels.dtype == "uint8" else 65535.0
-    return torch.from_numpy(frame.pixels).permute(2, 0, 1)[None].float() / top
+    return torch.from_numpy(frame.pixels)[None].float() / top
