@@ -73,10 +73,10 @@ class Show:
         if self._bars:
             self._bars.stop()
 
-    def step(self, done: int, total: int) -> None:
-        """Tell that `done` of `total` tiles, frames or steps of the present item are finished."""
+    def step(self, done: int, total: int, what: str = "tiles") -> None:
+        """Tell that `done` of `total` tiles, frames or steps of the present item are finished; `what` stands beside."""
         if self._bars:
-            self._bars.update(self._inner, completed=done, total=total, visible=total > 1)
+            self._bars.update(self._inner, description=what, completed=done, total=total, visible=total > 1)
 
     def advance(self, name: str) -> None:
         """Tell that an item is finished; `name` may hold anything."""

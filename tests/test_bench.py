@@ -19,6 +19,7 @@ from lowlight_cli.bench.cases import dark_picture, plan_cases
 from lowlight_cli.bench.chart import draw_chart
 from lowlight_cli.bench.child import own_peak_bytes
 from lowlight_cli.bench.compare import compare_reports, differences
+from lowlight_cli.bench.film import _FRAMES
 from lowlight_cli.bench.measure import Case, measure_cases
 from lowlight_cli.bench.rows import BenchRow, Machine, Report, log_median, read_report
 from lowlight_cli.bench.settings import Size, Speed, read_size
@@ -313,6 +314,29 @@ def test_a_chart_has_a_bar_for_each_row_but_the_calibration():
     assert draw_chart(report(*rows[:2])) != without
 
 
+def test_a_clip_is_measured_end_to_end_and_beside_the_network_alone(monkeypatch):
+    monkeypatch.setitem(_FRAMES, "cpu", 3)
+    ran = bench("--part", "video", "--model", "identity", "--size", "70x50", "--repeat", "2", "--json")
+    assert ran.exit_code == 0, ran.output
+    rows = [told for told in map(json.loads, ran.stdout.splitlines()) if told["kind"] == "video"]
+    assert [(told["name"], told["amount"], told["unit"]) for told in rows] == [
+        ("identity", 3, "frames"),
+        ("identity, network alone", 3, "frames"),
+    ]
+
+
+@pytest.mark.cuda
+@pytest.mark.timeout(1800)
+def test_darkir_width_32_in_bf16_makes_30_frames_of_1080p_a_second():
+    ran = bench(
+        "--part", "video", "--model", "darkir-width32", "--precision", "bf16",
+        "--device", "cuda", "--size", "1080p", "--repeat", "3", "--json",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    rows = {told["name"]: told for told in map(json.loads, ran.stdout.splitlines()) if told["kind"] == "video"}
+    assert rows["darkir-width32"]["per_second"] >= 30
+
+
 @pytest.mark.slow
 def test_the_whole_bench_of_the_embedded_default_runs(tmp_path):
     ran = bench("--size", "64", "--repeat", "2", "--batch", "1", "--json")
@@ -326,6 +350,8 @@ def test_the_whole_bench_of_the_embedded_default_runs(tmp_path):
         "start",
         "picture",
         "files",
+        "video",
+        "video",
         "zero-shot",
         "zero-shot",
     ]

@@ -272,7 +272,8 @@ def test_side_by_side_shows_the_original_at_the_left(tmp_path):
 
 def test_a_contact_sheet_shows_frames_before_and_after(tmp_path):
     source = make_clip(tmp_path / "a.mp4", frames=20)
-    assert identity(source, "--contact-sheet", "3").exit_code == 0
+    (told,) = map(json.loads, identity(source, "--contact-sheet", "3", "--json").stdout.splitlines())
+    assert told["sheet"] == str(tmp_path / "a_lowlight_sheet.png")
     with Image.open(tmp_path / "a_lowlight_sheet.png") as sheet:
         assert sheet.width > 2 * 64
         assert sheet.height > 3 * 48

@@ -10,6 +10,8 @@ What is measured, and why:
   `python -c "import torch"`, the part of it that is not ours.
 - `files`: a folder of photos, end to end. Reading and writing run beside the network, so this should hardly cost
   more than its pictures do.
+- `video`: frames a second of a made-up clip, end to end as `lowlight video` does it (decoding, network, calm light,
+  encoding), and of the network alone on the same frames. The first should be hardly less than the second.
 - `zero-shot`: optimiser steps of a fit, of either preset.
 - `calibration`: a fixed convolution (arithmetic) and a fixed copy (memory). They never change, so whatever changes in
   their time is the machine: other work, heat, another clock. They run between any two measurements, and each
@@ -18,6 +20,6 @@ What is measured, and why:
 After a warm-up, every case is measured once per round, not one case after the other: a busy minute then touches all
 of them a little instead of one of them entirely. Told are medians and quartiles.
 
-The rooms: `rows` holds results and their JSON, `cases` what can be measured, `measure` the rounds, `compare` tells
-change from noise, `chart` draws, `child` is the process whose memory is looked at.
+The rooms: `rows` holds results and their JSON, `cases` and `film` what can be measured, `measure` the rounds,
+`compare` tells change from noise, `chart` draws, `child` is the process whose memory is looked at.
 """

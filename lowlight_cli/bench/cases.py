@@ -1,4 +1,4 @@
-"""What can be measured: pictures, start-up, folders of photos and zero-shot steps, each as a case."""
+"""What can be measured: pictures, start-up, folders of photos, clips and zero-shot steps, each as a case."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from lowlight_cli.backends.darkir.adapter import build_network
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import load_network
 from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.bench.film import plan_film_cases
 from lowlight_cli.bench.measure import Case
 from lowlight_cli.bench.settings import UNTRAINED, Size, Speed, Untrained, read_size
 from lowlight_cli.device import choose_device
@@ -70,6 +71,9 @@ def plan_cases(speed: Speed, folder: Path) -> Iterator[Case]:
     if "files" in speed.parts:
         shoot = [_write_photo(folder / "shoot" / f"{number}.jpg", _PHOTO) for number in range(speed.batch)]
         yield from (_files_case(model, shoot, folder) for model in models)
+    if "video" in speed.parts:
+        for model in models:
+            yield from plan_film_cases(model.name, model.enhancer, speed.sizes, folder)
     if "zero-shot" in speed.parts:
         device = choose_device(speed.compute.device)
         yield from (_fit_case(preset, device) for preset in ("fast", "paper"))

@@ -12,8 +12,8 @@ from lowlight_cli.errors import InputError
 
 SCHEMA = 1
 
-Kind = Literal["calibration", "picture", "start", "files", "zero-shot"]
-Unit = Literal["GMAC", "GB", "Mpx", "runs", "photos", "steps"]
+Kind = Literal["calibration", "picture", "start", "files", "video", "zero-shot"]
+Unit = Literal["GMAC", "GB", "Mpx", "runs", "photos", "frames", "steps"]
 
 
 @dataclass(frozen=True)

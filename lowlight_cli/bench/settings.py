@@ -10,7 +10,7 @@ from typing import Literal
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.settings import DEFAULT_MODEL, Compute
 
-Part = Literal["picture", "start", "files", "zero-shot"]
+Part = Literal["picture", "start", "files", "video", "zero-shot"]
 
 _SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160), "12mpx": (4000, 3000), "24mpx": (6000, 4000)}
 _LARGEST_SIDE = 20_000
@@ -68,12 +68,12 @@ class Speed:
 
     `models` are names of the weights manifest or of `UNTRAINED`; `weights` are files.
     `sizes` of None are four usual ones, without those that would take minutes on this machine. `parts` says which of
-    pictures, start-up, files and zero-shot fits; `batch` is the number of photos in the folder for `files`.
+    pictures, start-up, files, clips and zero-shot fits; `batch` is the number of photos in the folder for `files`.
     """
 
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     weights: tuple[Path, ...] = ()
-    parts: tuple[Part, ...] = ("picture", "start", "files", "zero-shot")
+    parts: tuple[Part, ...] = ("picture", "start", "files", "video", "zero-shot")
     sizes: tuple[Size, ...] | None = None
     repeat: int = 9
     batch: int = 6

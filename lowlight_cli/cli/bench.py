@@ -126,7 +126,7 @@ def bench(
     [bold]lowlight bench --pairs low/ high/ --sheet sheet.png[/bold]
 
     Speed: pictures in memory, `lowlight enhance` as a process, a folder of photos,
-    and zero-shot steps: medians and spreads, with a calibration of the machine.
+    a clip, and zero-shot steps: medians and spreads, with a calibration of the machine.
     Quality: PSNR and SSIM, also of `input` (left alone) and `gamma` (a curve to
     mean 0.45). GT-mean values are taken after the result was scaled to the
     reference's brightness: they forgive a wrong exposure, usually by 3 to 5 dB.

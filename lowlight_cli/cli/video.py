@@ -246,7 +246,7 @@ def _drawn(work: "Iterable[ClipProgress | ClipResult]", show: Show) -> "Iterator
         if not isinstance(told, ClipProgress):
             yield told
             continue
-        show.step(told.done, told.total or told.done)
+        show.step(told.done, told.total or told.done, _pace(told))
         if not sys.stderr.isatty() and time.monotonic() - last_line >= _LINE_SECONDS:
             last_line = time.monotonic()
             show.say(_line(told))
@@ -256,7 +256,11 @@ def _line(told: "ClipProgress") -> str:
     of = "" if told.total is None else f" of about {told.total}"
     what = "step" if told.stage == "fit" else "frame"
     left = "" if told.seconds_left is None else f", {_clock(told.seconds_left)} left"
-    return f"{told.input}: {what} {told.done}{of}, {told.frames_per_second:.1f} {what}s a second{left}"
+    return f"{told.input}: {what} {told.done}{of}, {_pace(told)}{left}"
+
+
+def _pace(told: "ClipProgress") -> str:
+    return f"{told.frames_per_second:.1f} {'steps' if told.stage == 'fit' else 'frames'} a second"
 
 
 def _clock(seconds: float) -> str:

@@ -60,7 +60,7 @@ class ClipResult(FileResult):
     """What became of one clip: a file's result, and what only clips have.
 
     `duration` is the result's length in seconds, `frames` how many it has, `resumed_at` how many of them an earlier
-    run had made.
+    run had made, `sheet` the contact sheet beside it.
     """
 
     frames: int = 0
@@ -68,3 +68,4 @@ class ClipResult(FileResult):
     frames_per_second: float = 0.0
     resumed_at: int = 0
     codec: str | None = None
+    sheet: str | None = None

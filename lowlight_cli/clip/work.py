@@ -95,6 +95,7 @@ class ClipWork:
             width=self._facts.width,
             height=self._facts.height,
             codec=self._codec,
+            sheet=name_of(self._sheet_path) if self._sheet else None,
             model=enhancer.model,
             device=str(enhancer.device),
             precision=enhancer.precision,
