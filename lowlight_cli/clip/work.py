@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times
 from lowlight_cli.batch import make_folder
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone, floats
@@ -195,7 +196,7 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
     tile = enhancer.tile_size(facts.height, facts.width)
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
     computed = (enhancer.model, enhancer.precision, str(enhancer.device), tile)
-    return repr((str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
+    return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
 
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
