@@ -17,6 +17,7 @@ from lowlight_cli.stabilize import (
     Light,
     apply_correction,
     correction,
+    light_cells,
     measure_light,
 )
 
@@ -207,6 +208,18 @@ def test_the_default_network_is_steadied_as_promised(default_network):
     for what in ("a step up of two stops", "a fade in of two seconds"):
         made, calm = steadied(filmed([street()] * 72, [LIGHTS[what](frame) for frame in range(72)]), default_network)
         assert np.abs(luma(calm) / luma(made) - 1)[30 + RATE // 2 :].max() <= 0.1
+
+
+@pytest.mark.parametrize("size", [(72, 128), (50, 333), (7, 3), (8, 8), (9, 40)])
+def test_light_is_the_mean_of_every_cell_also_of_the_narrow_last_ones(size):
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    side = max(8, -(-max(size) // 32))
+    cells = light_cells(picture).numpy()
+    for row in range(cells.shape[1]):
+        for column in range(cells.shape[2]):
+            cell = picture[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
+            np.testing.assert_allclose(np.exp(cells[:, row, column]) - 0.02, cell.mean(dim=(1, 2)), atol=1e-5)
+    assert cells.shape[1:] == (-(-size[0] // side), -(-size[1] // side))
 
 
 @given(

@@ -2,12 +2,14 @@
 
 import json
 import re
+import threading
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from clipmaking import Seen, make_clip, see
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from lowlight_cli.cli import app
+from lowlight_cli.cli.video import _line
+from lowlight_cli.clip import ClipProgress
+from lowlight_cli.clip.frames import compute_alone
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.video import read_time
 from lowlight_cli.video.facts import Turn, turn_of_matrix
@@ -298,6 +303,26 @@ def test_json_holds_what_scripts_need(tmp_path):
     assert told["frames_per_second"] > 0
     assert identity(source).exit_code == 0
     assert "1 skipped" in identity(source).stderr
+
+
+def test_progress_tells_pace_and_what_is_left():
+    told = _line(ClipProgress("a.mp4", 30, 120, 12.5, 3672.4))
+    assert told == "a.mp4: frame 30 of about 120, 12.5 frames a second, 1:01:12 left"
+    assert _line(ClipProgress("a.mp4", 8, None, 2.0, None, "fit")) == "a.mp4: step 8, 2.0 steps a second"
+
+
+def test_the_threads_beside_the_network_compute_alone_and_leave_it_its_own():
+    before, found = torch.get_num_threads(), []
+
+    def work() -> None:
+        compute_alone()
+        found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [1]
+    assert torch.get_num_threads() == before
 
 
 def bad_clips(folder: Path) -> dict[str, Path]:
