@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from lowlight_cli.backends.zeroig import winograd
+
 SLOPE = 0.2
 _STRIP_PIXELS = 1024  # times 64 channels in fp32: 256 kB, so that a handful of them share a second-level cache
 
@@ -48,7 +50,7 @@ class _Denoiser(torch.autograd.Function):
         ctx: _Kept, image: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor
     ) -> Tensor:
         first = F.leaky_relu_(F.conv2d(image, w1, b1, padding=1), SLOPE)
-        second = F.conv2d(first, w2, b2, padding=1)
+        second = winograd.convolve(first, w2, b2)
         noise = torch.empty_like(image)
         for hidden, result in _strips(second, noise):
             torch.addmm(b3, F.leaky_relu_(hidden, SLOPE), w3.flatten(1).t(), out=result)
@@ -62,13 +64,15 @@ class _Denoiser(torch.autograd.Function):
         image, first, second, w1, w2, w3 = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         head = w3.flatten(1)
-        g_w3 = torch.zeros_like(head)
+        g_w3, g_b2 = torch.zeros_like(head), torch.zeros_like(head[0])
         g_second = torch.empty_like(second)
         for g_noise, hidden, g_hidden in _strips(gradient, second, g_second):
             g_w3.addmm_(g_noise.t(), hidden)
             torch.mm(g_noise, head, out=g_hidden)
             _leaky_backward_(g_hidden, hidden, SLOPE)
-        g_first, g_w2, g_b2 = _convolution_backward(g_second, first, w2)
+            g_b2 += g_hidden.sum(dim=0)
+        g_first = torch.zeros_like(first)
+        g_w2 = winograd.add_gradients(g_second, first, w2, onto=g_first)
         del g_second
         g_image, g_w1, g_b1 = _stem_backward(ctx, g_first, image, first, w1, slope=SLOPE)
         return g_image, g_w1, g_b1, g_w2, g_b2, g_w3.view_as(w3), gradient.sum(dim=(0, 2, 3))
@@ -100,7 +104,7 @@ class _Illuminator(torch.autograd.Function):
         ctx.statistics = []
         features = first
         for _ in range(repeats):
-            hidden.append(F.conv2d(features, w, b, padding=1))
+            hidden.append(winograd.convolve(features, w, b))
             ctx.statistics.append(_statistics(hidden[-1], gamma, beta, norm))
             before, features = features, torch.empty_like(first) if features is first else features
             _add_residual(before, hidden[-1], ctx.statistics[-1], out=features)
@@ -121,10 +125,7 @@ class _Illuminator(torch.autograd.Function):
         g_w, g_gamma, g_beta = torch.zeros_like(w), torch.zeros_like(w[:, 0, 0, 0]), torch.zeros_like(w[:, 0, 0, 0])
         for done, each in reversed(list(enumerate(hidden))):
             g_scale, g_shift = _residual_backward(flowing, each, ctx.statistics[done], features, out=g_hidden)
-            g_features, g_weight, _ = _convolution_backward(g_hidden, features if done else first, w)
-            flowing.add_(g_features)
-            del g_features  # before the next convolution asks for as much
-            g_w += g_weight
+            g_w += winograd.add_gradients(g_hidden, features if done else first, w, onto=flowing)
             g_gamma += g_scale
             g_beta += g_shift
         del features, g_hidden
