@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lowlight_cli.backends.zeroig import winograd
 
 SLOPE = 0.2
-_STRIP_PIXELS = 1024  # times 64 channels in fp32: 256 kB, so that a handful of them share a second-level cache
+_STRIP_PIXELS = 4096  # times 64 channels in fp32: 1 MB; smaller strips cost more in calls than they save
 
 
 class _Kept(FunctionCtx):
@@ -49,19 +49,18 @@ class _Denoiser(torch.autograd.Function):
     def forward(
         ctx: _Kept, image: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor
     ) -> Tensor:
-        first = F.leaky_relu_(F.conv2d(image, w1, b1, padding=1), SLOPE)
-        second = winograd.convolve(first, w2, b2)
+        second = winograd.convolve(_stem(image, w1, b1, SLOPE), w2, b2)
         noise = torch.empty_like(image)
         for hidden, result in _strips(second, noise):
             torch.addmm(b3, F.leaky_relu_(hidden, SLOPE), w3.flatten(1).t(), out=result)
         # A leaky ReLU keeps the sign, so its output serves for its own derivative.
-        ctx.save_for_backward(image, first, second, w1, w2, w3)
+        ctx.save_for_backward(image, second, w1, b1, w2, w3)
         return noise
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Kept, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, first, second, w1, w2, w3 = ctx.saved_tensors
+        image, second, w1, b1, w2, w3 = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         head = w3.flatten(1)
         g_w3, g_b2 = torch.zeros_like(head), torch.zeros_like(head[0])
@@ -71,6 +70,7 @@ class _Denoiser(torch.autograd.Function):
             torch.mm(g_noise, head, out=g_hidden)
             _leaky_backward_(g_hidden, hidden, SLOPE)
             g_b2 += g_hidden.sum(dim=0)
+        first = _stem(image, w1, b1, SLOPE)
         g_first = torch.zeros_like(first)
         g_w2 = winograd.add_gradients(g_second, first, w2, onto=g_first)
         del g_second
@@ -79,9 +79,10 @@ class _Denoiser(torch.autograd.Function):
 
 
 class _Illuminator(torch.autograd.Function):
-    """Of the features, which every residual adds to, only those before the first are kept.
+    """Of the features, which every residual adds to, none are kept.
 
-    The backward pass adds the residuals up again and then takes one after the other away.
+    The backward pass adds the residuals up again and then takes one after the other away. Where ReLU was zero only the
+    first features themselves can tell, since the sums have rounded: they are made a second time.
     """
 
     @staticmethod
@@ -99,37 +100,35 @@ class _Illuminator(torch.autograd.Function):
         norm: Normalisation,
         repeats: int,
     ) -> Tensor:
-        first = F.relu_(F.conv2d(image, w_in, b_in, padding=1))
         hidden: list[Tensor] = []
         ctx.statistics = []
-        features = first
+        features = _stem(image, w_in, b_in, 0.0)
         for _ in range(repeats):
             hidden.append(winograd.convolve(features, w, b))
             ctx.statistics.append(_statistics(hidden[-1], gamma, beta, norm))
-            before, features = features, torch.empty_like(first) if features is first else features
-            _add_residual(before, hidden[-1], ctx.statistics[-1], out=features)
-        ctx.save_for_backward(image, first, w_in, w, w_out, *hidden)
+            _add_residual_(features, hidden[-1], ctx.statistics[-1])
+        ctx.save_for_backward(image, w_in, b_in, w, w_out, *hidden)
         return F.conv2d(features, w_out, b_out, padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: "_IlluminatorKept", gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, first, w_in, w, w_out, *hidden = ctx.saved_tensors
+        image, w_in, b_in, w, w_out, *hidden = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        features, g_hidden = torch.empty_like(first), torch.empty_like(first)
-        before = first
+        features = _stem(image, w_in, b_in, 0.0)
         for each, statistics in zip(hidden, ctx.statistics, strict=True):
-            _add_residual(before, each, statistics, out=features)
-            before = features
-        flowing, g_w_out, g_b_out = _convolution_backward(gradient, features, w_out)
+            _add_residual_(features, each, statistics)
+        flowing, g_w_out = _head_backward(gradient, features, w_out)
+        g_hidden = torch.empty_like(features)
         g_w, g_gamma, g_beta = torch.zeros_like(w), torch.zeros_like(w[:, 0, 0, 0]), torch.zeros_like(w[:, 0, 0, 0])
-        for done, each in reversed(list(enumerate(hidden))):
-            g_scale, g_shift = _residual_backward(flowing, each, ctx.statistics[done], features, out=g_hidden)
-            g_w += winograd.add_gradients(g_hidden, features if done else first, w, onto=flowing)
+        for each, statistics in zip(reversed(hidden), reversed(ctx.statistics), strict=True):
+            g_scale, g_shift = _residual_backward(flowing, each, statistics, features, out=g_hidden)
+            g_w += winograd.add_gradients(g_hidden, features, w, onto=flowing)
             g_gamma += g_scale
             g_beta += g_shift
         del features, g_hidden
-        g_image, g_w_in, g_b_in = _stem_backward(ctx, flowing, image, first, w_in, slope=0.0)
+        g_image, g_w_in, g_b_in = _stem_backward(ctx, flowing, image, _stem(image, w_in, b_in, 0.0), w_in, slope=0.0)
+        g_b_out = gradient.sum(dim=(0, 2, 3))
         # Batch norm takes a bias before it away again: its gradient is zero, where autograd would find rounding noise.
         g_b = torch.zeros_like(g_gamma)
         return g_image, g_w_in, g_b_in, g_w, g_b, g_gamma, g_beta, g_w_out, g_b_out, None, None
@@ -187,11 +186,10 @@ def _statistics(hidden: Tensor, gamma: Tensor, beta: Tensor, norm: Normalisation
     return _Statistics(mean, inverse_std, scale, beta - mean * scale)
 
 
-def _add_residual(before: Tensor, hidden: Tensor, statistics: _Statistics, *, out: Tensor) -> None:
-    """Write `before` plus relu(batch norm(hidden)); `out` may be `before` itself."""
-    for given, convolved, result in _strips(before, hidden, out):
-        residual = torch.addcmul(statistics.shift, convolved, statistics.scale).relu_()
-        torch.add(given, residual, out=result)
+def _add_residual_(features: Tensor, hidden: Tensor, statistics: _Statistics) -> None:
+    """Add relu(batch norm(hidden)) to `features`."""
+    for before, convolved in _strips(features, hidden):
+        before += torch.addcmul(statistics.shift, convolved, statistics.scale).relu_()
 
 
 def _residual_backward(
@@ -219,35 +217,57 @@ def _residual_backward(
     return g_gamma, g_beta
 
 
+def _stem(image: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
+    """Return leaky(conv3x3(image)): so cheap that the backward passes do it again rather than keep it."""
+    return F.leaky_relu_(F.conv2d(image, weight, bias, padding=1), slope)
+
+
 def _stem_backward(
     ctx: _Kept, gradient: Tensor, image: Tensor, output: Tensor, weight: Tensor, *, slope: float
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the gradients of leaky(conv3x3(image)), whose `output` is given; `gradient` is overwritten.
-
-    An image that needs none, with its three channels, is better unfolded: a matrix product per strip then has done
-    with the strip while it is in the cache.
-    """
-    if ctx.needs_input_grad[0]:
-        for given, activated in _strips(gradient, output):
-            _leaky_backward_(given, activated, slope)
-        return _convolution_backward(gradient, image, weight)
+    """Return the gradients of leaky(conv3x3(image)), whose `output` is given; `gradient` is overwritten."""
     g_weight, g_bias = torch.zeros_like(weight.flatten(1).t()), torch.zeros_like(weight[:, 0, 0, 0])
-    for number in range(len(image)):
-        patches = torch.split(F.unfold(image[number : number + 1], 3, padding=1)[0], _STRIP_PIXELS, dim=1)
-        strips = _strips(gradient[number : number + 1], output[number : number + 1])
-        for neighbours, (given, activated) in zip(patches, strips, strict=True):
-            _leaky_backward_(given, activated, slope)
-            g_weight.addmm_(neighbours, given)
-            g_bias += given.sum(dim=0)
-    return None, g_weight.t().reshape(weight.shape), g_bias
+    for patches, given, activated in _unfolded(image, gradient, output):
+        _leaky_backward_(given, activated, slope)
+        g_weight.addmm_(patches, given)
+        g_bias += given.sum(dim=0)
+    g_image = _image_gradient(gradient, image, weight) if ctx.needs_input_grad[0] else None
+    return g_image, g_weight.t().reshape(weight.shape), g_bias
 
 
-def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of a 3x3 convolution with padding 1, for its image, weight and bias."""
+def _head_backward(gradient: Tensor, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of conv3x3(image) for its image and weight, where the result has a few channels only."""
+    g_image = torch.empty_like(image)
+    kernel = weight.flip(2, 3).transpose(1, 2).transpose(2, 3).reshape(-1, weight.shape[1])  # (outputs * 9, inputs)
+    g_kernel = torch.zeros_like(kernel)
+    for patches, seen, g_seen in _unfolded(gradient, image, g_image):
+        torch.mm(patches.t(), kernel, out=g_seen)
+        g_kernel.addmm_(patches, seen)
+    outputs, inputs = weight.shape[:2]
+    return g_image, g_kernel.view(outputs, 3, 3, inputs).flip(1, 2).permute(0, 3, 1, 2).contiguous()
+
+
+def _unfolded(narrow: Tensor, *wide: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield, strip by strip, the 3x3 patches of a picture of few channels, `(channels * 9, pixels)`, and the others.
+
+    A matrix product per strip then has done with it while it is in the cache; the library's weight gradients take two
+    to four times as long.
+    """
+    padded = F.pad(narrow, (1, 1, 1, 1))
+    height, width = narrow.shape[-2:]
+    count = max(_STRIP_PIXELS // width, 1)
+    for number in range(len(narrow)):
+        for top in range(0, height, count):
+            rows = slice(top, min(top + count, height))
+            patches = F.unfold(padded[number : number + 1, :, rows.start : rows.stop + 2], 3)[0]
+            yield patches, *(_pixels(each[number : number + 1, :, rows]) for each in wide)
+
+
+def _image_gradient(gradient: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of a 3x3 convolution with padding 1 for its image."""
     ones = [1, 1]
-    return cast(
-        "tuple[Tensor, Tensor, Tensor]",
-        torch.ops.aten.convolution_backward(
-            gradient, image, weight, [weight.shape[0]], ones, ones, ones, False, [0, 0], 1, [True, True, True]
-        ),
+    mask = [True, False, False]
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient, image, weight, None, ones, ones, ones, False, [0, 0], 1, mask
     )
+    return found[0]

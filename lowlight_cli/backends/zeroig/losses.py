@@ -95,8 +95,8 @@ def add_gradients(network: ZeroIG, image: Tensor) -> Terms:
     cleaned = clean_pass(network, image)
     denoising = _first_denoising(image, cleaned)
     denoising.backward()  # type: ignore[no-untyped-call]
-    passes = bright_passes(network, image, Cleaned(cleaned.clean.detach(), cleaned.clean_halves.detach()))
-    terms = zero_shot_terms(passes)
+    detached = Cleaned(cleaned.clean.detach(), cleaned.clean_halves.detach())
+    terms = zero_shot_terms(bright_passes(network, image, detached))  # the passes' pictures go as soon as they can
     total(terms).backward()  # type: ignore[no-untyped-call]
     return terms
 
