@@ -49,4 +49,4 @@ def test_any_size_and_any_number_of_channels(count: int, inputs: int, outputs: i
 @pytest.mark.parametrize("shape", [(2, 16, 70, 130), (1, 3, 9, winograd._STREAM_PIXELS + 5)])
 def test_several_bands_and_a_last_one_that_is_not_full(shape: tuple[int, int, int, int]):
     assert max(largest_errors(shape, 8, torch.float64)) < 1e-12
-    assert max(largest_errors(shape, 8, torch.float32)) < 1e-5
+    assert max(largest_errors(shape, 8, torch.float32)) < 5e-5
