@@ -21,7 +21,6 @@ from lowlight_cli.paths import (
     Plan,
     plan_jobs,
     read_file_list,
-    shard,
     sniff,
     variant_path,
 )
@@ -684,19 +683,3 @@ def test_plans_never_collide_never_touch_an_input_and_ignore_the_order(names, in
         # Results among the inputs under the inputs' own stems are inputs to the second run, and refused.
         with suppress(SettingsError):
             assert not plan_jobs(inputs, **{**options, "overwrite": False}).jobs
-
-
-@settings(max_examples=30)
-@given(st.sets(st.text(st.characters(codec="utf-8"), min_size=1), max_size=40), st.integers(1, 7))
-def test_shards_are_disjoint_complete_and_stable(names: set[str], count: int) -> None:
-    jobs = [Job(Path(name), None) for name in sorted(names)]
-    parts = [shard(jobs, index, count) for index in range(1, count + 1)]
-    assert sorted((job for part in parts for job in part), key=jobs.index) == jobs
-    for job in jobs:
-        assert any(shard([job], index, count) == (job,) and job in parts[index - 1] for index in range(1, count + 1))
-
-
-@pytest.mark.parametrize(("index", "count"), [(0, 2), (3, 2), (1, 0)])
-def test_a_shard_that_is_not_there_is_refused(index: int, count: int) -> None:
-    with pytest.raises(SettingsError, match="--shard"):
-        shard([], index, count)

@@ -6,7 +6,7 @@ from typing import cast, get_args
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, describe, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.paths import plan_jobs
+from lowlight_cli.paths import part_plan, plan_jobs, read_shard
 from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Metadata, Precision, Tone
 
 
@@ -39,6 +39,7 @@ def enhance(
     recursive: opt.Recursive = False,
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
+    shard: opt.Shard = None,
     jobs: opt.Jobs = 1,
     show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
@@ -72,6 +73,7 @@ def enhance(
         variants=("compare",) if comparison else (),
         overwrite=overwrite,
     )
+    plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return

@@ -175,6 +175,15 @@ NullSeparated = Annotated[
 Jobs = Annotated[
     int, typer.Option(min=1, max=64, help="Pictures decoded ahead and written behind.", rich_help_panel=_BATCH)
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only part I of N of the files, the same on every machine: for job arrays.",
+        rich_help_panel=_BATCH,
+    ),
+]
 ReportPage = Annotated[
     Path | None,
     typer.Option(

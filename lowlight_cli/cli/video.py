@@ -14,7 +14,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, describe, named_inputs, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.paths import Plan, plan_jobs
+from lowlight_cli.paths import Plan, part_plan, plan_jobs, read_shard
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
 from lowlight_cli.video import CLIPS, Film, Span, read_time
 from lowlight_cli.video.settings import read_arguments
@@ -138,6 +138,7 @@ def video(
     recursive: opt.Recursive = False,
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
+    shard: opt.Shard = None,
     resume: Resume = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
@@ -175,6 +176,7 @@ def video(
         overwrite=overwrite,
     )
     _refuse_streams(plan)
+    plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return

@@ -12,7 +12,7 @@ from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.paths import Plan, Variant, plan_jobs
+from lowlight_cli.paths import Plan, Variant, part_plan, plan_jobs, read_shard
 from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Comparison, Compute, Encoding, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
@@ -108,6 +108,7 @@ def zero_shot(
     recursive: opt.Recursive = False,
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
+    shard: opt.Shard = None,
     show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
@@ -150,6 +151,9 @@ def zero_shot(
         overwrite=overwrite,
     )
     _refuse_unclear(plan, keep, shared=shared)
+    if shared and shard is not None:
+        raise SettingsError("--shared is one fit for all photos, which --shard would part")
+    plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return

@@ -7,13 +7,15 @@ knows of pictures is a table (`Media`), so clips are planned by the same code.
 media.py    which suffixes and first bytes belong to which format
 search.py   what the inputs mean: files, folders, globs, lists of files
 naming.py   what `--output`, `--suffix` and `--format` make of a name
-plan.py     jobs, collisions, existing results, shards
+plan.py     jobs, collisions, existing results
+shards.py   one plan in several parts, for several machines
 """
 
 from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff
 from lowlight_cli.paths.naming import VARIANTS, Variant, variant_path
-from lowlight_cli.paths.plan import Job, Plan, plan_jobs, shard
+from lowlight_cli.paths.plan import Job, Plan, plan_jobs
 from lowlight_cli.paths.search import files_below, read_file_list
+from lowlight_cli.paths.shards import Shard, part_plan, read_shard
 
 __all__ = [
     "PICTURES",
@@ -22,11 +24,13 @@ __all__ = [
     "Job",
     "Media",
     "Plan",
+    "Shard",
     "Variant",
     "files_below",
+    "part_plan",
     "plan_jobs",
     "read_file_list",
-    "shard",
+    "read_shard",
     "sniff",
     "variant_path",
 ]

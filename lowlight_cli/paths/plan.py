@@ -1,12 +1,10 @@
 """Jobs: every input with its result, none colliding, none over an input, none done twice."""
 
-import hashlib
 import os
 import stat
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +21,7 @@ from lowlight_cli.paths.naming import (
     variant_path,
 )
 from lowlight_cli.paths.refusal import quoted, refuse_unless
-from lowlight_cli.paths.search import Found, Search, facts_of, fold, is_folder, real_path, sort_key
+from lowlight_cli.paths.search import Found, Search, facts_of, fold, is_folder, places_of, real_path, sort_key
 from lowlight_cli.settings import DEFAULT_MODEL, DEFAULT_SUFFIX
 
 NAME_BYTES = 255
@@ -36,12 +34,14 @@ _Key = TypeVar("_Key")
 class Job:
     """One input and where its result goes; None is standard input or standard output.
 
-    `variants` are the further files asked of the plan, in the order in which they were asked for.
+    `variants` are the further files asked of the plan, in the order in which they were asked for. `place` names the
+    input as every machine that plans the same work does, wherever its folder is mounted: see `shards`.
     """
 
     input: Path | None
     output: Path | None
     variants: tuple[Path, ...] = ()
+    place: str = field(default="", compare=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -111,15 +111,6 @@ def plan_jobs(
     )
 
 
-def shard(jobs: Iterable[Job], index: int, count: int) -> tuple[Job, ...]:
-    """Return part `index` (from 1) of `count`; the parts are disjoint and complete.
-
-    A job's part follows from its input's path as given and from nothing else, so that machines agree.
-    """
-    refuse_unless(1 <= index <= count, f"--shard {index}/{count} is not between 1/{count} and {count}/{count}")
-    return tuple(job for job in jobs if _stable_hash(job.input) % count == index - 1)
-
-
 def _search(inputs: Sequence[str | Path], media: Media, *, recursive: bool, target: Target) -> Search:
     """Find the files; raises SettingsError when there are none."""
     search = Search(media, recursive=recursive, avoid=target.base if target.kind in ("folder", "template") else None)
@@ -148,8 +139,9 @@ def _name_results(found: Sequence[Found], naming: Naming, variants: Sequence[Var
         converted = stem == one.path.stem and extension.lower() != one.path.suffix.lower()
         if converted and sharing[keys[one]] > 1:
             outputs[one] = naming.result(one, stem_with_suffix(one.path), extension)
+    places = places_of(found)
     jobs = {
-        one: Job(one.path, path, tuple(variant_path(path, variant) for variant in variants))
+        one: Job(one.path, path, tuple(variant_path(path, variant) for variant in variants), places[one])
         for one, path in outputs.items()
     }
     _require_writable_names(jobs)
@@ -238,8 +230,3 @@ def _place(folder: Path) -> str:
     real = real_path(folder)
     nearest, facts = next((place, facts) for place in (real, *real.parents) if (facts := facts_of(place)))
     return f"{facts.st_dev}:{facts.st_ino}/{fold(str(real.relative_to(nearest)))}"
-
-
-def _stable_hash(path: Path | None) -> int:
-    name = unicodedata.normalize("NFC", path.as_posix()) if path else "-"
-    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")

@@ -4,6 +4,7 @@ import glob
 import os
 import stat
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -107,6 +108,22 @@ class Search:
         # On a case-blind disk two spellings share an inode; on another disk they are two files and do not.
         key = f"{fold(str(real / path.name))}\0{facts.st_dev}\0{facts.st_ino}"
         self.found.append(Found(path, folders, key, (facts.st_dev, facts.st_ino)))
+
+
+def places_of(found: Sequence[Found]) -> dict[Found, str]:
+    """Return where each file lies, said alike on every machine and for every spelling of the inputs.
+
+    That is its path below the searched folder; for files that were named, below the folder that all of these share.
+    Neither the order of the inputs nor where a disk is mounted plays a part.
+    """
+    named = {one: Path(os.path.abspath(one.path)) for one in found if not one.folders}  # noqa: PTH100 (drops `..`)
+    try:
+        shared = os.path.commonpath([path.parent for path in named.values()])
+    except ValueError:  # nothing named, or on two drives
+        shared = ""
+    parts = {one: path.relative_to(shared).parts for one, path in named.items()}
+    parts |= {one: (*one.folders[1:], one.path.name) for one in found if one.folders}
+    return {one: unicodedata.normalize("NFC", "/".join(parts[one])) for one in found}
 
 
 def files_below(folder: Path, media: Media) -> list[Path]:
