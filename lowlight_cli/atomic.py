@@ -7,6 +7,7 @@ behind, never a short file under a final name.
 """
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -70,6 +71,15 @@ def write_atomically(target: Path, content: bytes, *, overwrite: bool = False) -
         file.write(content)
 
 
+def remove_parts(target: Path) -> None:
+    """Remove what a writer of `target` that was killed left beside it; only for who knows that none is at work."""
+    with suppress(OSError):
+        for found in target.parent.iterdir():
+            random = found.name.removeprefix(f".{_part_stem(target)}.").removesuffix(PART_SUFFIX)
+            if found.name == _part_name(target, random) and re.fullmatch("[0-9a-f]{8}", random):
+                found.unlink(missing_ok=True)
+
+
 def preserve_times(source: Path, target: Path) -> None:
     """Give `target` the access and modification times of `source`, to the nanosecond.
 
@@ -104,12 +114,19 @@ def _mode_for(target: Path, overwrite: bool) -> int:
     return stat.S_IMODE(found.st_mode)
 
 
-def _create_part(target: Path, mode: int) -> Path:
+def _part_stem(target: Path) -> str:
     # Cut by bytes, not letters: file systems count bytes. surrogateescape keeps names that are no valid
     # UTF-8.
-    stem = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") or "output"
+    return os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") or "output"
+
+
+def _part_name(target: Path, random: str) -> str:
+    return f".{_part_stem(target)}.{random}{PART_SUFFIX}"
+
+
+def _create_part(target: Path, mode: int) -> Path:
     while True:
-        part = target.with_name(f".{stem}.{secrets.token_hex(4)}{PART_SUFFIX}")
+        part = target.with_name(_part_name(target, secrets.token_hex(4)))
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError:

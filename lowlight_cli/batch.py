@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,11 +61,12 @@ class _Loaded:
 
 
 def enhance_files(
-    jobs: Sequence[Job], enhancer: Enhancer, batch: Batch, *, on_tile: Progress | None = None
+    jobs: Iterable[Job], enhancer: Enhancer, batch: Batch, *, on_tile: Progress | None = None
 ) -> Iterator[FileResult]:
     """Do the jobs in order and yield a result for each; with `fail_fast`, stop after the first failure.
 
-    The next picture is decoded and the last one written while the network runs.
+    The next picture is decoded and the last one written while the network runs; jobs are taken one by one, as there is
+    room for them.
     """
     line = _Line(enhancer, batch, on_tile)
     try:
@@ -93,11 +94,13 @@ class _Line:
         self._writers.shutdown(wait=True, cancel_futures=True)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[FileResult]:
-        waiting = deque(jobs)
-        while waiting or self._reads:
+        waiting = iter(jobs)
+        while True:
             self._read_ahead(waiting)
-            if not self._reads:  # too much is waiting for the disk
-                yield from self._written(everything=True)
+            if not self._reads:
+                if not self._writes:
+                    return
+                yield from self._written(everything=True)  # too much is waiting for the disk, or that was all
                 continue
             job, read = self._reads.popleft()
             started = time.perf_counter()
@@ -114,12 +117,13 @@ class _Line:
             else:
                 self._writes[-1] = (done, *self._writes[-1][1:])
                 yield from self._written(everything=False)
-        yield from self._written(everything=True)
 
-    def _read_ahead(self, waiting: deque[Job], *, held: int = 0) -> None:
+    def _read_ahead(self, waiting: Iterator[Job], *, held: int = 0) -> None:
         held += sum(pixels for _, pixels, _ in self._writes)
-        while waiting and len(self._reads) < self._batch.threads and held < _PIXELS_IN_FLIGHT:
-            job = waiting.popleft()
+        while len(self._reads) < self._batch.threads and held < _PIXELS_IN_FLIGHT:
+            job = next(waiting, None)
+            if job is None:
+                return
             self._reads.append((job, self._readers.submit(_load, job, self._batch.pixel_budget)))
 
     def _start(self, job: Job, loaded: _Loaded) -> FileResult:

@@ -11,6 +11,8 @@ import torch
 from lowlight_cli.errors import DeviceError, SettingsError
 from lowlight_cli.settings import Precision
 
+ALL_GPUS = "cuda:all"
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -41,6 +43,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if wanted == ALL_GPUS:
+        raise SettingsError("--device cuda:all spreads files over GPUs, and this work is not made of files")
     kind, _, index = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
         raise SettingsError(f"--device is auto, cpu, cuda, cuda:N or mps, not {wanted!r}")
@@ -52,6 +56,16 @@ def choose_device(wanted: str = "auto") -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps is not available on this machine; use --device auto or cpu")
     return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
+
+
+def choose_devices(wanted: str = "auto") -> tuple[torch.device, ...]:
+    """Return every CUDA device for `cuda:all`, else the one that `choose_device` returns; raises as it does."""
+    if wanted != ALL_GPUS:
+        return (choose_device(wanted),)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise DeviceError("cuda:all is not available: this machine has no CUDA device; use --device auto or cpu")
+    return tuple(torch.device("cuda", index) for index in range(count))
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:

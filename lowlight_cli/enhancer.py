@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -199,6 +199,58 @@ class _Run:
         return self._tile_enhancers[self.dtype]
 
 
+@dataclass(frozen=True)
+class Model:
+    """A network's weights and settings, found and read, and on no device yet: it can be sent to other machines."""
+
+    name: str
+    backend: str
+    weights: WeightsFile | None = None
+    network: Mapping[str, object] = field(default_factory=dict)
+    denoise: float | None = None
+
+    def on(self, compute: Compute) -> Enhancer:
+        """Make the network ready on a device; raises DeviceError, and WeightsError for weights that do not fit."""
+        device = _CPU if self.weights is None else choose_device(compute.device)
+
+        def load(dtype: torch.dtype) -> Backend:
+            return load_backend(
+                self.backend, self.weights, device=device, dtype=dtype, network=self.network, denoise=self.denoise
+            )
+
+        enhancer = Enhancer(self.name, load, compute)
+        enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
+        return enhancer
+
+
+def find_model(
+    model: str,
+    *,
+    weights: Path | None = None,
+    network: Mapping[str, object] | None = None,
+    denoise: float | None = None,
+    offline: bool = False,
+    on_download: Progress | None = None,
+) -> Model:
+    """Find and read a model: a name of the weights manifest, `identity`, or a file of weights.
+
+    With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell.
+
+    Raises SettingsError for an unknown name, and WeightsError when weights cannot be had or read.
+    """
+    if weights is None and model == "identity":
+        return Model(model, "identity")
+    if weights is not None:
+        held = read_weights(weights)
+        return Model(model, _backend_of(held), held, network or {}, denoise)
+    entry = find_entry(read_manifest(), model)
+    path = cache.fetch(entry, offline=offline, progress=on_download, notice=logger.warning)
+    # Only the digest of the very bytes that are loaded protects.
+    held = read_weights(path, sha256=cache.known_digest(entry))
+    name = entry.backend or _backend_of(held)
+    return Model(model, name, held, {**entry.network, **(network or {})}, denoise)
+
+
 def load_enhancer(
     model: str,
     *,
@@ -209,31 +261,12 @@ def load_enhancer(
     offline: bool = False,
     on_download: Progress | None = None,
 ) -> Enhancer:
-    """Make a model ready: a name of the weights manifest, `identity`, or a file of weights.
-
-    With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell.
-
-    Raises SettingsError for an unknown name, DeviceError, and WeightsError when weights cannot be had or read.
-    """
-    if weights is None and model == "identity":
-        return Enhancer(model, lambda dtype: load_backend("identity", device=_CPU, dtype=dtype), compute)
-    device = choose_device(compute.device)
-    if weights is not None:
-        held, backend, known = read_weights(weights), None, {}
-    else:
-        entry = find_entry(read_manifest(), model)
-        path = cache.fetch(entry, offline=offline, progress=on_download, notice=logger.warning)
-        # Only the digest of the very bytes that are loaded protects.
-        held, backend, known = read_weights(path, sha256=cache.known_digest(entry)), entry.backend, dict(entry.network)
-    name = backend or _backend_of(held)
-    settings = {**known, **(network or {})}
-
-    def load(dtype: torch.dtype) -> Backend:
-        return load_backend(name, held, device=device, dtype=dtype, network=settings, denoise=denoise)
-
-    enhancer = Enhancer(model, load, compute)
-    enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
-    return enhancer
+    """Find a model as `find_model` does and make it ready; raises as it does, and DeviceError before all else."""
+    choose_device(compute.device)
+    found = find_model(
+        model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
+    )
+    return found.on(compute)
 
 
 _CPU = torch.device("cpu")

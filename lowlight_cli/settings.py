@@ -9,6 +9,8 @@ from typing import Literal
 from lowlight_cli.errors import SettingsError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+EngineKind = Literal["local", "ray"]
+ExportFormat = Literal["onnx", "torchscript"]
 Metadata = Literal["keep", "strip", "no-gps"]
 CompareStyle = Literal["side", "split"]
 CompareSize = Literal["full", "preview"]
@@ -61,11 +63,34 @@ class Tone:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps."""
+    """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps; for files also cuda:all."""
 
     device: str = "auto"
     precision: Precision = "auto"
     tiling: Tiling = Tiling()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who computes: this process, or workers of a Ray cluster.
+
+    `address` is the cluster's; None for the one that RAY_ADDRESS names, or else one made of this machine for this run.
+    `workers` of None is as many as there are GPUs to give, or one a machine. A worker has `gpus_per_worker` GPUs, a
+    share of one if less than 1, and 0 for none; None is one GPU where the cluster has any.
+    """
+
+    kind: EngineKind = "local"
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+
+    def __post_init__(self) -> None:
+        told = (self.address, self.workers, self.gpus_per_worker) != (None, None, None)
+        _require(self.kind == "ray" or not told, "--ray-address, --workers and --gpus-per-worker go with --engine ray")
+        _require(self.workers is None or self.workers >= 1, "--workers is at least 1")
+        _require(
+            self.gpus_per_worker is None or 0 <= self.gpus_per_worker <= 1, "--gpus-per-worker lies between 0 and 1"
+        )
 
 
 @dataclass(frozen=True)

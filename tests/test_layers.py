@@ -43,6 +43,8 @@ LAYERS = {
     "quality": 4,
     "train": 4,
     "report": 4,
+    "spread": 4,
+    "export": 4,
     "console": 5,
     "terminal": 5,
     "cli": 5,

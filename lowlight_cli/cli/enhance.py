@@ -1,13 +1,14 @@
 """`lowlight enhance`: pictures through a trained network."""
 
+from contextlib import closing
 from functools import partial
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, looking, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, looking, named_inputs, only_results, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import part_plan, plan_jobs, read_shard
-from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Metadata, Precision, Tone
+from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Engine, Metadata, Precision, Tone
 
 
 def enhance(
@@ -40,6 +41,10 @@ def enhance(
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
     shard: opt.Shard = None,
+    engine: opt.EngineOption = Engine.kind,
+    ray_address: opt.RayAddress = None,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
     jobs: opt.Jobs = 1,
     show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
@@ -61,6 +66,7 @@ def enhance(
     encoding = Encoding(format, quality, cast(Metadata, metadata))
     network = opt.read_dilations(dilations)
     comparison = opt.read_comparison(compare, compare_style, compare_size)
+    spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     if weights is not None and model == DEFAULT_MODEL:
         model = weights.stem
     plan = plan_jobs(
@@ -84,19 +90,10 @@ def enhance(
     ):
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         if plan.jobs:
-            from lowlight_cli.batch import Batch, enhance_files
-            from lowlight_cli.enhancer import load_enhancer
+            from lowlight_cli.batch import Batch
+            from lowlight_cli.enhancer import find_model
+            from lowlight_cli.spread import PictureWork, open_crew
 
-            enhancer = load_enhancer(
-                model,
-                weights=weights,
-                compute=compute,
-                network=network,
-                denoise=denoise,
-                offline=offline,
-                on_download=show.step,
-            )
-            results.announce(describe(enhancer))
             batch = Batch(
                 tone,
                 encoding,
@@ -107,5 +104,14 @@ def enhance(
                 None if max_megapixels is None else round(max_megapixels * 1e6),
                 comparison or Comparison(),
             )
-            results.follow(enhance_files(plan.jobs, enhancer, batch, on_tile=show.step))
+
+            def prepare() -> PictureWork:
+                found = find_model(
+                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
+                )
+                return PictureWork(found, compute, batch)
+
+            with open_crew(spread, device, prepare, on_tile=show.step) as crew, closing(crew.run(plan.jobs)) as told:
+                results.announce(crew.made_with)
+                results.follow(only_results(told))
         results.close()

@@ -18,7 +18,6 @@ from lowlight_cli.paths import Plan, read_file_list
 from lowlight_cli.results import FileResult, blank_result, name_of
 
 if TYPE_CHECKING:
-    from lowlight_cli.enhancer import Enhancer
     from lowlight_cli.images import Thumbnail
     from lowlight_cli.report.files import Contents, FilesReport
 
@@ -48,11 +47,9 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             typer.echo(f"{result.input} -> {result.output}{note}")
 
 
-def describe(enhancer: "Enhancer") -> str:
-    """Say which model runs where, in one line."""
-    from lowlight_cli.device import describe_device
-
-    return f"{enhancer.model} on {describe_device(enhancer.device)}, {enhancer.precision}"
+def only_results(told: Iterable[object]) -> Iterator[FileResult]:
+    """Pass on what has become of files, and leave out how far they are."""
+    return (event for event in told if isinstance(event, FileResult))
 
 
 @contextmanager

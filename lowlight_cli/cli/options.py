@@ -7,10 +7,10 @@ import typer
 
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.settings import CompareSize, CompareStyle, Comparison, Tiling
+from lowlight_cli.settings import CompareSize, CompareStyle, Comparison, Engine, EngineKind, Tiling
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
-_BATCH, _TERMINAL = "Batch", "Terminal"
+_BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -130,7 +130,7 @@ Denoise = Annotated[
     ),
 ]
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTE)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:all or mps.", rich_help_panel=_COMPUTE)]
 PrecisionOption = Annotated[
     str,
     typer.Option(
@@ -159,6 +159,34 @@ MaxPixels = Annotated[
     ),
 ]
 
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", metavar="local|ray", help="This process, or a Ray cluster.", rich_help_panel=_SPREAD),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The cluster.",
+        show_default="$RAY_ADDRESS, or one of this machine for this run",
+        rich_help_panel=_SPREAD,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ray workers.", show_default="one a GPU, or one a machine", rich_help_panel=_SPREAD),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="0.5 lets two workers share a GPU, 0 uses none.",
+        show_default="1 if there are any",
+        rich_help_panel=_SPREAD,
+    ),
+]
+
 Recursive = Annotated[
     bool,
     typer.Option(
@@ -181,7 +209,7 @@ Shard = Annotated[
         "--shard",
         metavar="I/N",
         help="Only part I of N of the files, the same on every machine: for job arrays.",
-        rich_help_panel=_BATCH,
+        rich_help_panel=_SPREAD,
     ),
 ]
 ReportPage = Annotated[
@@ -216,6 +244,11 @@ def read_tiling(tile: str, overlap: int) -> Tiling:
         raise SettingsError(f"--tile is auto, 0 or a number of pixels, not {tile!r}")
     size = int(tile)
     return Tiling(size, min(overlap, size // 2) if size else overlap)
+
+
+def read_engine(kind: str, address: str | None, workers: int | None, gpus_per_worker: float | None) -> Engine:
+    """Return the engine that `--engine` and the options about Ray mean; raises SettingsError."""
+    return Engine(cast(EngineKind, one_of(kind, get_args(EngineKind), "--engine")), address, workers, gpus_per_worker)
 
 
 def read_dilations(text: str | None) -> dict[str, object]:

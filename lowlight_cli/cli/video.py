@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, describe, named_inputs, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, named_inputs, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import Plan, part_plan, plan_jobs, read_shard
-from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Metadata, Precision, Tone
+from lowlight_cli.results import FileResult
+from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Engine, Metadata, Precision, Tone
 from lowlight_cli.video import CLIPS, Film, Span, read_time
 from lowlight_cli.video.settings import read_arguments
 from lowlight_cli.zero_shot.settings import ZeroShot
 
 if TYPE_CHECKING:
-    from lowlight_cli.clip import ClipProgress, ClipResult
+    from lowlight_cli.clip import ClipProgress
     from lowlight_cli.report.files import Contents
-    from lowlight_cli.results import FileResult
+    from lowlight_cli.spread import Told
 
 _FILM, _PART, _LIGHT = "Film", "Part", "Light"
 _LINE_SECONDS = 30.0
@@ -139,6 +140,10 @@ def video(
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
     shard: opt.Shard = None,
+    engine: opt.EngineOption = Engine.kind,
+    ray_address: opt.RayAddress = None,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
     resume: Resume = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
@@ -161,6 +166,7 @@ def video(
     if end is not None:
         span = Span(span.start, read_time(end, "--end"))
     network = opt.read_dilations(dilations)
+    spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     if zero_shot and (weights is not None or model != DEFAULT_MODEL):
         raise SettingsError("--zero-shot fits its own weights: it takes no --model and no --weights")
     if weights is not None and model == DEFAULT_MODEL:
@@ -188,8 +194,9 @@ def video(
     ):
         results = Report(plan, show, as_json=as_json, page=page)
         if plan.jobs:
-            from lowlight_cli.clip import ClipSettings, check_film, enhance_clips, fitted, ready
-            from lowlight_cli.enhancer import load_enhancer
+            from lowlight_cli.clip import ClipSettings, check_film
+            from lowlight_cli.enhancer import find_model
+            from lowlight_cli.spread import ClipsWork, open_crew
 
             settings = ClipSettings(
                 tone,
@@ -207,23 +214,20 @@ def video(
                 ClipSettings.most_pixels if max_megapixels is None else round(max_megapixels * 1e6),
             )
             check_film(film)
-            if zero_shot:
-                prepare = fitted(ZeroShot(), compute, denoise=1.0 if denoise is None else denoise)
-            else:
-                enhancer = load_enhancer(
-                    model,
-                    weights=weights,
-                    compute=compute,
-                    network=network,
-                    denoise=denoise,
-                    offline=offline,
-                    on_download=show.step,
+
+            def prepare() -> ClipsWork:
+                if zero_shot:
+                    return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if denoise is None else denoise)
+                found = find_model(
+                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
                 )
-                results.announce(describe(enhancer))
-                prepare = ready(enhancer)
+                return ClipsWork(found, compute, settings)
+
             # An interrupt must end the work at once, not when the generator happens to be collected.
-            with closing(enhance_clips(plan.jobs, prepare, settings)) as work:
-                results.follow(_drawn(work, show))
+            with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
+                if crew.made_with:
+                    results.announce(crew.made_with)
+                results.follow(_drawn(told, show))
         results.close()
 
 
@@ -239,14 +243,15 @@ def _refuse_streams(plan: Plan) -> None:
         raise SettingsError("clips are read from files and written to files, not - streams: name an --output")
 
 
-def _drawn(work: "Iterable[ClipProgress | ClipResult]", show: Show) -> "Iterator[FileResult]":
+def _drawn(work: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
     """Draw progress and hand the results on."""
     from lowlight_cli.clip import ClipProgress
 
     last_line = time.monotonic()
     for told in work:
-        if not isinstance(told, ClipProgress):
+        if isinstance(told, FileResult):
             yield told
+        if not isinstance(told, ClipProgress):
             continue
         show.step(told.done, told.total or told.done, _pace(told))
         if not sys.stderr.isatty() and time.monotonic() - last_line >= _LINE_SECONDS:

@@ -1,6 +1,7 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -14,12 +15,12 @@ from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import Plan, Variant, part_plan, plan_jobs, read_shard
 from lowlight_cli.results import FileResult
-from lowlight_cli.settings import Comparison, Compute, Encoding, Metadata, Tone
+from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
 if TYPE_CHECKING:
+    from lowlight_cli.spread import Told
     from lowlight_cli.weights_file import WeightsFile
-    from lowlight_cli.zero_shot.fit import Step
 
 _FIT, _KEEP = "Fit", "Keep"
 _PRESETS_HELP = (
@@ -109,6 +110,10 @@ def zero_shot(
     files_from: opt.FilesFrom = None,
     null_separated: opt.NullSeparated = False,
     shard: opt.Shard = None,
+    engine: opt.EngineOption = Engine.kind,
+    ray_address: opt.RayAddress = None,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
     show_pictures: opt.ShowPictures = False,
     dry_run: opt.DryRun = False,
     fail_fast: opt.FailFast = False,
@@ -139,6 +144,7 @@ def zero_shot(
         Compute(device, "fp32", opt.read_tiling(tile, overlap)),
     )
     comparison = opt.read_comparison(compare, compare_style, compare_size)
+    spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     variants: list[Variant] = ["enhanced"] if save == "both" else []
     plan = plan_jobs(
         named_inputs(inputs, files_from, null_separated=null_separated),
@@ -151,8 +157,8 @@ def zero_shot(
         overwrite=overwrite,
     )
     _refuse_unclear(plan, keep, shared=shared)
-    if shared and shard is not None:
-        raise SettingsError("--shared is one fit for all photos, which --shard would part")
+    if shared and (shard is not None or spread.kind != "local" or device == "cuda:all"):
+        raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)
@@ -165,7 +171,7 @@ def zero_shot(
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         if plan.jobs:
             from lowlight_cli.batch import Batch
-            from lowlight_cli.zero_shot.files import ZeroShotFiles
+            from lowlight_cli.spread import FitWork, open_crew
 
             budget = None if max_megapixels is None else round(max_megapixels * 1e6)
             batch: Batch = Batch(
@@ -178,9 +184,13 @@ def zero_shot(
                 pixel_budget=budget,
                 comparison=comparison or Comparison(),
             )
-            initial = None if init is None else _read_initial(init, show, offline=offline)
-            files = ZeroShotFiles(settings, batch=batch, keep=keep, compute=compute, initial=initial)
-            results.follow(_results(files.run(plan.jobs, shared=shared), show))
+
+            def prepare() -> FitWork:
+                initial = None if init is None else _read_initial(init, show, offline=offline)
+                return FitWork(settings, batch, keep, compute, initial, shared)
+
+            with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
+                results.follow(_results(told, show))
         results.close()
 
 
@@ -203,10 +213,12 @@ def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
     return read_weights(path, sha256=cache.known_digest(entry))
 
 
-def _results(events: "Iterable[Step | FileResult]", show: Show) -> Iterator[FileResult]:
+def _results(events: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
     """Draw the steps, pass the results on."""
+    from lowlight_cli.zero_shot.fit import Step
+
     for event in events:
         if isinstance(event, FileResult):
             yield event
-        else:
+        elif isinstance(event, Step):
             show.step(event.step, event.steps)

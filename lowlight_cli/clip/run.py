@@ -1,7 +1,7 @@
 """Clips one after the other; a clip that fails is a result, not the end."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
@@ -28,7 +28,7 @@ def check_film(film: Film) -> None:
 
 
 def enhance_clips(
-    jobs: Sequence[Job], prepare: Prepare, settings: ClipSettings
+    jobs: Iterable[Job], prepare: Prepare, settings: ClipSettings
 ) -> Generator[ClipProgress | ClipResult]:
     """Do the clips in order; yield progress, and a result for each; with `fail_fast` stop after the first failure.
 

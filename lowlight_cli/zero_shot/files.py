@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,12 +47,12 @@ class ZeroShotFiles:
         self._lines: list[str] = []
         self._losses: list[float] = []
 
-    def run(self, jobs: Sequence[Job], *, shared: bool = False) -> Iterator[Step | FileResult]:
+    def run(self, jobs: Iterable[Job], *, shared: bool = False) -> Iterator[Step | FileResult]:
         """Yield a `Step` after each optimiser step and a `FileResult` for each job, in order.
 
         With `shared`, one fit sees all photos in turn; they are all held in memory, as integers.
         """
-        for group in [list(jobs)] if shared else [[job] for job in jobs]:
+        for group in [list(jobs)] if shared else ([job] for job in jobs):
             failed = False
             for event in self._run_group(group):
                 yield event

@@ -19,6 +19,7 @@
 """
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from lowlight_cli.zero_shot.settings import ZeroShot
 INITIAL_WEIGHTS = Path(__file__).parents[1] / "weights" / "zeroig-initial.safetensors"
 
 _CPU = torch.device("cpu")
+_SEEDING = threading.Lock()
 _SMALLEST_SIDE = 16  # the blur's reflection needs 11 pixels
 _CLIP = 5.0
 _PAPER_BYTES_PER_PIXEL = 3000  # measured: 0.7 GB at 512x512
@@ -209,7 +211,8 @@ def _start(settings: ZeroShot, initial: WeightsFile | None) -> ZeroIG:
         return load_network(initial.tensors)
     if settings.preset == "fast":
         return load_network(read_weights(INITIAL_WEIGHTS).tensors)
-    with torch.random.fork_rng(devices=[]):
+    # The generator is the process's own, and fits may begin on several devices at once.
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return ZeroIG()
 

@@ -1,0 +1,99 @@
+"""Several devices of this machine, each with its own worker and thread, fed from one queue."""
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from lowlight_cli.errors import Interrupted
+from lowlight_cli.paths import Job
+from lowlight_cli.results import FileResult
+from lowlight_cli.spread.order import InOrder
+from lowlight_cli.spread.work import Told, Worker
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A thread's last word: the exception that ended it, if one did."""
+
+    error: BaseException | None
+
+
+class _Feed:
+    """Hands out the jobs one by one, with their places in the plan, to whoever asks; nothing once it is closed."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = enumerate(jobs)
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def check(self, done: int = 0, total: int = 0) -> None:  # noqa: ARG002 (it is told of tiles)
+        """Leave the work at hand when the feed is closed."""
+        if self._closed.is_set():
+            raise Interrupted
+
+    def take(self, taken: deque[int]) -> Iterator[Job]:
+        """Yield jobs as long as there are any; `taken` gets their places."""
+        while not self._closed.is_set():
+            with self._lock:
+                place, job = next(self._jobs, (-1, None))
+            if job is None:
+                return
+            taken.append(place)
+            yield job
+
+
+def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: bool) -> Generator[Told]:
+    """Do the jobs and yield a result for each in their order; steps and frames come as they happen.
+
+    Closing the iterator, or an interrupt, ends each worker after the tile, step or frame at hand, and waits for it, so
+    that nothing is left half-written.
+    """
+    feed = _Feed(jobs)
+    told: SimpleQueue[tuple[int, Told] | _Ended] = SimpleQueue()
+    threads = [
+        threading.Thread(target=_labour, args=(worker, feed, told), name=f"device {number}", daemon=True)
+        for number, worker in enumerate(workers)
+    ]
+    order = InOrder(len(jobs), fail_fast=fail_fast)
+    try:
+        for thread in threads:
+            thread.start()
+        working = len(threads)
+        while working and not order.is_complete:
+            event = told.get()
+            if isinstance(event, _Ended):
+                if event.error is not None:
+                    raise event.error
+                working -= 1
+                continue
+            place, one = event
+            if isinstance(one, FileResult):
+                yield from order.take(place, one)
+            else:
+                yield one
+    finally:
+        feed.close()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
+def _labour(worker: Worker, feed: _Feed, told: "SimpleQueue[tuple[int, Told] | _Ended]") -> None:
+    taken: deque[int] = deque()
+    try:
+        with closing(worker.do(feed.take(taken), on_tile=feed.check)) as events:
+            for event in events:
+                told.put((taken.popleft() if isinstance(event, FileResult) else -1, event))
+                feed.check()
+    except Interrupted:
+        told.put(_Ended(None))
+    except BaseException as error:  # it is raised where the results are awaited
+        told.put(_Ended(error))
+    else:
+        told.put(_Ended(None))

@@ -1,0 +1,165 @@
+"""What there is to do with any job, as data that can be sent to other machines: pictures, fits, clips."""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.clip import ClipProgress, ClipSettings, enhance_clips, fitted, ready
+from lowlight_cli.device import describe_device
+from lowlight_cli.enhancer import Enhancer, Model, Progress
+from lowlight_cli.paths import Job
+from lowlight_cli.results import FileResult
+from lowlight_cli.settings import Compute
+from lowlight_cli.weights_file import WeightsFile
+from lowlight_cli.zero_shot.files import ZeroShotFiles
+from lowlight_cli.zero_shot.fit import Step
+from lowlight_cli.zero_shot.settings import Keep, ZeroShot
+
+Told = FileResult | Step | ClipProgress
+"""What comes of work: a result for each job, in order, and between them how far it is."""
+
+
+class Worker(Protocol):
+    """Work made ready on one device: its model is loaded. Not for several threads at once."""
+
+    @property
+    def made_with(self) -> str:
+        """Which model runs where, for a person; empty where every job makes its own."""
+
+    def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:
+        """Do the jobs in order, taking each when there is room for it.
+
+        `again` says that another worker began them and was lost: a result that is there is its last deed.
+        """
+
+
+class Work(Protocol):
+    """What to do with jobs; picklable."""
+
+    @property
+    def device(self) -> str:
+        """The device asked for, as `choose_devices` takes it."""
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether to stop at the first failure."""
+
+    def start(self, device: str) -> Worker:
+        """Make the work ready on a device; raises DeviceError and WeightsError."""
+
+
+@dataclass(frozen=True)
+class PictureWork:
+    """Pictures through a trained network."""
+
+    model: Model
+    compute: Compute
+    batch: Batch
+
+    @property
+    def device(self) -> str:
+        """The device asked for."""
+        return self.compute.device
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether to stop at the first failure."""
+        return self.batch.fail_fast
+
+    def start(self, device: str) -> Worker:
+        """Load the network on a device."""
+        return _Pictures(self.model.on(replace(self.compute, device=device)), self.batch)
+
+
+@dataclass(frozen=True)
+class FitWork:
+    """Photos that networks are fitted to, each for itself or with `shared` all at once."""
+
+    settings: ZeroShot
+    batch: Batch
+    keep: Keep
+    compute: Compute
+    initial: WeightsFile | None = None
+    shared: bool = False
+
+    @property
+    def device(self) -> str:
+        """The device asked for."""
+        return self.compute.device
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether to stop at the first failure."""
+        return self.batch.fail_fast
+
+    def start(self, device: str) -> Worker:
+        """Fits load nothing beforehand."""
+        return _Fits(replace(self, compute=replace(self.compute, device=device)))
+
+
+@dataclass(frozen=True)
+class ClipsWork:
+    """Clips through a trained network, or through one fitted to each with `fit`."""
+
+    model: Model | None
+    compute: Compute
+    settings: ClipSettings
+    fit: ZeroShot | None = None
+    denoise: float = 1.0
+
+    @property
+    def device(self) -> str:
+        """The device asked for."""
+        return self.compute.device
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether to stop at the first failure."""
+        return self.settings.fail_fast
+
+    def start(self, device: str) -> Worker:
+        """Load the network on a device, if there is one before the clip is seen."""
+        compute = replace(self.compute, device=device)
+        return _Clips(replace(self, compute=compute), None if self.model is None else self.model.on(compute))
+
+
+class _Pictures:
+    def __init__(self, enhancer: Enhancer, batch: Batch) -> None:
+        self._enhancer, self._batch = enhancer, batch
+        self.made_with = _made_with(enhancer)
+
+    def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:
+        batch = replace(self._batch, overwrite=True) if again else self._batch
+        yield from enhance_files(jobs, self._enhancer, batch, on_tile=on_tile)
+
+
+class _Fits:
+    made_with = ""
+
+    def __init__(self, work: FitWork) -> None:
+        self._work = work
+
+    def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
+        work = self._work
+        batch = replace(work.batch, overwrite=True) if again else work.batch
+        files = ZeroShotFiles(work.settings, batch=batch, keep=work.keep, compute=work.compute, initial=work.initial)
+        yield from files.run(jobs, shared=work.shared)
+
+
+class _Clips:
+    def __init__(self, work: ClipsWork, enhancer: Enhancer | None) -> None:
+        self._settings = work.settings
+        if enhancer is None:
+            self._prepare = fitted(work.fit or ZeroShot(), work.compute, denoise=work.denoise)
+        else:
+            self._prepare = ready(enhancer)
+        self.made_with = "" if enhancer is None else _made_with(enhancer)
+
+    def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
+        settings = replace(self._settings, overwrite=True) if again else self._settings
+        yield from enhance_clips(jobs, self._prepare, settings)
+
+
+def _made_with(enhancer: Enhancer) -> str:
+    return f"{enhancer.model} on {describe_device(enhancer.device)}, {enhancer.precision}"
