@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lowlight_cli.cli import bench, enhance, train, video, weights, zero_shot
+from lowlight_cli.cli import bench, enhance, export, train, video, weights, zero_shot
 from lowlight_cli.cli.commands import Command, Group
 from lowlight_cli.cli.versions import version_line, version_page
 from lowlight_cli.errors import LowlightError, SettingsError
@@ -75,4 +75,5 @@ app.command("zero-shot", cls=Command)(zero_shot.zero_shot)
 app.command("video", cls=Command)(video.video)
 app.command("bench", cls=Command)(bench.bench)
 app.command("train", cls=Command)(train.train)
+app.command("export", cls=Command)(export.export)
 app.add_typer(weights.app)

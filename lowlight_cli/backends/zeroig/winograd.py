@@ -108,7 +108,7 @@ def add_gradients(gradient: Tensor, image: Tensor, weight: Tensor, *, onto: Tens
             _convolve_rows(g_convolved, backwards, out=g_mixed)
             for tile, row in zip(band, g_mixed.rows, strict=False):
                 g_seen[tile.seen].addmm_(mix[:, tile.places].t(), row)
-    g_weight = torch.tensordot(image.new_tensor(_MIX_KERNEL), g_kernels, dims=([0], [0]))  # row, column, C, D
+    g_weight: Tensor = torch.tensordot(image.new_tensor(_MIX_KERNEL), g_kernels, dims=([0], [0]))  # row, column, C, D
     return g_weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -127,7 +127,7 @@ def _add_kernel_gradients(mixed: _Stream, g_convolved: _Stream, *, onto: Tensor)
 
 def _mixed_kernels(weight: Tensor) -> Tensor:
     """Return a row of three `(C, D)` matrices for each mixture: `(6, 3, C, D)` for a weight `(D, C, 3, 3)`."""
-    mixed = torch.tensordot(weight.new_tensor(_MIX_KERNEL), weight, dims=([1], [2]))  # mixture, D, C, column
+    mixed: Tensor = torch.tensordot(weight.new_tensor(_MIX_KERNEL), weight, dims=([1], [2]))  # mixture, D, C, column
     return mixed.permute(0, 3, 2, 1).contiguous()
 
 

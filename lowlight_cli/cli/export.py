@@ -1,0 +1,71 @@
+"""`lowlight export`: a network as one file for other programs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from lowlight_cli.cli import options as opt
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.settings import DEFAULT_MODEL, ExportFormat
+
+_SCHEMA = 1
+
+FormatOption = Annotated[str, typer.Option("--format", metavar="onnx|torchscript", help="What kind of file.")]
+Target = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="The file.", show_default="MODEL.onnx or MODEL.pt, here"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
+
+
+def export(
+    model: opt.Model = DEFAULT_MODEL,
+    weights: opt.WeightsOption = None,
+    dilations: opt.Dilations = None,
+    offline: opt.Offline = False,
+    denoise: opt.Denoise = None,
+    format: FormatOption = "onnx",
+    output: Target = None,
+    overwrite: Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Write a network as ONNX or TorchScript, for programs without this package.
+
+    The graph takes image (1, 3, height, width), any size, RGB in [0, 1] as
+    files hold it (sRGB-encoded), and returns enhanced, alike: all that enhance
+    computes on a whole picture (--tile 0) in fp32. For darkir that is the lift,
+    chosen from the picture and applied, then the network; for zeroig the three
+    networks, with --denoise built in. Not in it: files, profiles, tiles,
+    --strength and --exposure. A tile of your own is lifted like a picture.
+
+    In ONNX the frequency filter is made of matrix products, for few runtimes
+    have a DFT: its cost grows with the side. The file is held against the
+    network on random pictures of several sizes before it gets its name.
+
+    [bold]lowlight export --format onnx -o darkir-small.onnx[/bold]       needs lowlight-cli\\[onnx]
+    [bold]lowlight export --weights mine.safetensors --format torchscript -o mine.pt[/bold]
+    """
+    kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
+    network = opt.read_dilations(dilations)
+    if weights is not None and model == DEFAULT_MODEL:
+        model = weights.stem
+    with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, quiet=quiet) as show:
+        from lowlight_cli.enhancer import find_model
+        from lowlight_cli.export import SUFFIXES, export_model, require_libraries
+
+        target = output or Path(f"{model}{SUFFIXES[kind]}")
+        require_libraries(kind)
+        found = find_model(
+            model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
+        )
+        done = export_model(found, target, kind, overwrite=overwrite)
+        show.say(
+            f"{done.path}: {done.bytes / 1e6:.1f} MB, at most {done.difference:.1e} from the network "
+            f"on {done.pictures} random pictures"
+        )
+    if as_json:
+        typer.echo(json.dumps({"schema": _SCHEMA, **done.as_json()}))

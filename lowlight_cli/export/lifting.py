@@ -1,0 +1,94 @@
+"""DarkIR's lift in tensors alone: `backends.darkir.lift` decides with Python's numbers, which no graph records.
+
+The same decisions, written without branches: sizes become masks over maps of fixed size, bisections run a fixed number
+of steps, and both sides of a choice are computed. Scalars are float64, as Python's are.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lowlight_cli.backends.darkir import lift
+from lowlight_cli.tone import to_encoded, to_linear
+
+_STEPS_TO_STOPS, _STEPS_TO_CURVATURE = 24, 44
+
+
+def chosen_lift(picture: Tensor, *, preview_side: int) -> Tensor:
+    """Return the stops, `(1,)`, that the backend chooses for a picture `(1, 3, H, W)`; see `lift.choose_lift`."""
+    preview, height, width = _averaged(picture, *_sides(picture), side=preview_side)
+    linear, height, width = _averaged(to_linear(preview.clamp(0, 1)), height, width, side=lift.STATISTIC_SIDE)
+    linear = linear.double()
+    pixels = height * width
+    missing = _missing_stops(linear, pixels)
+    share = ((missing - lift.ALONE_BELOW) / (lift.TRUSTED_ABOVE - lift.ALONE_BELOW)).clamp(0, 1)
+    wanted = missing * share * share * (3 - 2 * share)
+    light = (linear.sum() / (3 * pixels)).square()
+    excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
+    excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
+    return ((wanted - lift.CAP_WIDTH * excess) * light / (light + lift.EMPTY**2)).view(1)
+
+
+def lifted(picture: Tensor, stops: Tensor) -> Tensor:
+    """Apply a lift of `(1,)` stops above 0 to a picture; see `lift.lift`."""
+    low, high = torch.zeros_like(stops), torch.full_like(stops, lift.MAX_CURVATURE)
+    for _ in range(_STEPS_TO_CURVATURE):
+        middle = (low + high) / 2
+        below = _stops(middle) < stops
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    curvature = ((low + high) / 2).clamp_min(1e-6).to(picture.dtype)
+    return to_encoded(_expm1(-curvature * to_linear(picture)) / _expm1(-curvature))
+
+
+def _expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1 without losing digits near 0, of operators that ONNX has."""
+    half = (x / 2).tanh()
+    return 2 * half / (1 - half)
+
+
+def _stops(curvature: Tensor) -> Tensor:
+    return (curvature / -_expm1(-curvature)).log() / math.log(2)
+
+
+def _brightness(linear: Tensor, pixels: Tensor) -> Tensor:
+    return (to_encoded(linear).amax(1).square().sum() / pixels).sqrt()
+
+
+def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:
+    low, high = torch.full_like(pixels, math.log(1e-3)), torch.full_like(pixels, math.log(lift.MAX_CURVATURE))
+    for _ in range(_STEPS_TO_STOPS):
+        middle = (low + high) / 2
+        curvature = middle.exp()
+        curved = _expm1(-curvature * linear) / _expm1(-curvature)
+        dark = _brightness(curved, pixels) < lift.TARGET
+        low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
+    stops = _stops(((low + high) / 2).exp())
+    return torch.where(_brightness(linear, pixels) >= lift.TARGET, torch.zeros_like(stops), stops)
+
+
+def _sides(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Return height and width as float64 tensors, which a graph computes anew for every picture."""
+    height, width = (torch.arange(side)[-1].add(1).double() for side in picture.shape[-2:])
+    return height, width
+
+
+def _averaged(picture: Tensor, height: Tensor, width: Tensor, *, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Average the upper left `height` x `width` of a map so that its long side is at most `side`.
+
+    The result lies in the upper left of a `side` x `side` map of zeros; its height and width come with it.
+    """
+    shrink = (side / torch.maximum(height, width)).clamp_max(1.0)
+    small = [(length * shrink).round().clamp_min(1.0) for length in (height, width)]
+    down = _cells(picture.shape[-2], height, small[0], side).to(picture.dtype)
+    across = _cells(picture.shape[-1], width, small[1], side).to(picture.dtype)
+    return down @ picture @ across.t(), small[0], small[1]
+
+
+def _cells(room: int, length: Tensor, count: Tensor, side: int) -> Tensor:
+    """Return the matrix `(side, room)` whose first `count` rows average `length` numbers as adaptive pooling does."""
+    cell, place = torch.arange(side).double()[:, None], torch.arange(room).double()[None]
+    # Sides and their products are whole numbers far below 2^53, and quotients that are whole are exact.
+    start, end = (cell * length / count).floor(), ((cell + 1) * length / count).ceil()
+    inside = (place >= start) & (place < end) & (cell < count)
+    return inside.double() / (end - start)
