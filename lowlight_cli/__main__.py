@@ -16,9 +16,12 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    from lowlight_cli.cli import app
+    try:
+        from lowlight_cli.cli import app
 
-    app()
+        app()
+    except KeyboardInterrupt as stop:  # while the command line was being loaded, or when its work was over
+        sys.exit(getattr(stop, "exit_code", 130))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,8 +2,8 @@
 
 A file under its final name is therefore always complete, and an existing file survives a full disk, an
 exception or a killed process. The temporary name is hidden (`.NAME.XXXXXXXX.part`) and lies in the target's
-own folder, because only a rename within one file system is atomic. A SIGKILL can leave such a `.part` file
-behind, never a short file under a final name.
+own folder, because only a rename within one file system is atomic; a folder that is not there yet is made. A SIGKILL
+can leave such a `.part` file behind, never a short file under a final name.
 """
 
 import os
@@ -32,14 +32,18 @@ def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     target is never replaced, not even one that appeared while the block ran.
 
     Raises:
-        OutputError: the folder cannot be written, the disk is full, or the target exists or is no plain file.
+        OutputError: the folder cannot be made or written, the disk is full, or the target exists or is no plain file.
     """
+    make_folder(target)
     with _os_errors_as_output_errors(target):
         # Through a link, the file it names is replaced, as an ordinary write would do; the link itself stays.
         target = target.resolve() if target.is_symlink() else target
-        part = _create_part(target, _mode_for(target, overwrite))
+        mode = _mode_for(target, overwrite)
+        part = _part_beside(target)
     try:
+        # Made in here, so that an interrupt at any moment finds it and takes it away.
         with _os_errors_as_output_errors(target):
+            _create(part, mode)
             yield part
             _sync(part)
             _publish(part, target, overwrite)
@@ -80,6 +84,18 @@ def remove_parts(target: Path) -> None:
                 found.unlink(missing_ok=True)
 
 
+def make_folder(target: Path) -> None:
+    """Make the folder that `target` lies in, with those above it; one that is there is left alone.
+
+    Raises:
+        OutputError: it cannot be made, or a file stands in its place.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {target.parent}: {error.strerror or error}") from error
+
+
 def preserve_times(source: Path, target: Path) -> None:
     """Give `target` the access and modification times of `source`, to the nanosecond.
 
@@ -115,8 +131,7 @@ def _mode_for(target: Path, overwrite: bool) -> int:
 
 
 def _part_stem(target: Path) -> str:
-    # Cut by bytes, not letters: file systems count bytes. surrogateescape keeps names that are no valid
-    # UTF-8.
+    # Cut by bytes, not letters: file systems count bytes. What is no valid UTF-8 is left out.
     return os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") or "output"
 
 
@@ -124,20 +139,19 @@ def _part_name(target: Path, random: str) -> str:
     return f".{_part_stem(target)}.{random}{PART_SUFFIX}"
 
 
-def _create_part(target: Path, mode: int) -> Path:
-    while True:
-        part = target.with_name(_part_name(target, secrets.token_hex(4)))
-        try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        except FileExistsError:
-            continue
-        os.close(descriptor)
-        if mode != 0o666:
-            # The umask was applied by open; a replaced file keeps its exact bits. Some file systems have
-            # none.
-            with suppress(OSError):
-                part.chmod(mode)
-        return part
+def _part_beside(target: Path) -> Path:
+    """Name a temporary file that is not there yet."""
+    while os.path.lexists(part := target.with_name(_part_name(target, secrets.token_hex(4)))):
+        pass
+    return part
+
+
+def _create(part: Path, mode: int) -> None:
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    if mode != 0o666:
+        # The umask was applied by open; a replaced file keeps its exact bits. Some file systems have none.
+        with suppress(OSError):
+            part.chmod(mode)
 
 
 def _sync(part: Path) -> None:

@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lowlight_cli.atomic import preserve_times
 from lowlight_cli.comparison import compared
 from lowlight_cli.enhancer import Enhancer, Progress
-from lowlight_cli.errors import InputError, LowlightError, OutputError
+from lowlight_cli.errors import InputError, LowlightError
 from lowlight_cli.images import (
     Animation,
     Frame,
@@ -24,7 +23,7 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.paths import Job
-from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
+from lowlight_cli.results import FileResult, blank_result, failed_result
 from lowlight_cli.settings import Comparison, Encoding, Tone
 
 # Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
@@ -160,7 +159,7 @@ class _Line:
                     self._on_tile(index + 1, animation.frames)
                 yield replace(frame, picture=enhanced.picture)
 
-        target = make_folder(job.output) if job.output is not None else sys.stdout.buffer
+        target = job.output if job.output is not None else sys.stdout.buffer
         return write_frames(
             frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
         )
@@ -191,19 +190,10 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
         warnings = write_picture(result, sys.stdout.buffer, encoding=batch.encoding)
         sys.stdout.buffer.flush()
         return warnings
-    warnings = write_picture(result, make_folder(job.output), encoding=batch.encoding, overwrite=batch.overwrite)
+    warnings = write_picture(result, job.output, encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
         both = compared(original, result, batch.comparison)
         write_picture(both, path, encoding=batch.encoding, overwrite=batch.overwrite)
     if batch.preserve_times and job.input is not None:
         preserve_times(job.input, job.output)
     return warnings
-
-
-def make_folder(path: Path) -> Path:
-    """Make the folder that `path` lies in, return `path`; raises OutputError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {name_of(path.parent)}: {error.strerror or error}") from error
-    return path

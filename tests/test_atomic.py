@@ -98,11 +98,19 @@ def test_through_a_link_the_file_behind_it_is_replaced_and_the_link_stays(tmp_pa
     assert real.read_bytes() == b"new"
 
 
-def test_a_folder_or_a_missing_folder_is_one_clear_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "new" / "newer" / "new.bin", b"content")
+    assert (tmp_path / "new" / "newer" / "new.bin").read_bytes() == b"content"
+
+
+def test_a_folder_in_the_place_of_a_file_and_the_reverse_are_one_clear_sentence_each(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a plain file"):
         write_atomically(tmp_path, b"", overwrite=True)
-    with pytest.raises(OutputError, match="No such file or directory"):
-        write_atomically(tmp_path / "missing" / "new.bin", b"")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot make the folder .*file/below: Not a directory"):
+        write_atomically(tmp_path / "file" / "below" / "new.bin", b"")
+    with pytest.raises(OutputError, match="cannot make the folder .*file: File exists"):
+        write_atomically(tmp_path / "file" / "new.bin", b"")
 
 
 def test_a_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times
-from lowlight_cli.batch import make_folder
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone, floats
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.device import reuse_large_buffers
@@ -68,7 +67,7 @@ class ClipWork:
         reuse_large_buffers()
         with ExitStack() as stack:
             reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
-            part = stack.enter_context(atomic_path(make_folder(self._target), overwrite=settings.overwrite))
+            part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
             film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)
             self._codec = film.encoder

@@ -62,8 +62,44 @@ _LIBRARY_FAILURES = (
 # Pillow logs some of what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# Pillow's pixel limit and Python's warning filters belong to the whole process: one decoder at a time may touch them.
-_process_state = threading.RLock()
+
+class _ProcessState:
+    """Pillow's pixel limit and Python's warning filters, which belong to the whole process.
+
+    They are ours from the first decoder that comes in until the last one leaves, so that decoders work side by side.
+    Pillow's limit is the highest budget among them; each holds its own picture against its own (see `_open`).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._budgets: list[int] = []
+        self._limit: int | None = None
+        self._filters = warnings.catch_warnings()
+
+    def enter(self, budget: int) -> None:
+        with self._lock:
+            if not self._budgets:
+                self._limit, self._filters = Image.MAX_IMAGE_PIXELS, warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._budgets.append(budget)
+            self._set_limit()
+
+    def leave(self, budget: int) -> None:
+        with self._lock:
+            self._budgets.remove(budget)
+            if self._budgets:
+                self._set_limit()
+            else:
+                self._filters.__exit__(None, None, None)
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+    def _set_limit(self) -> None:
+        # Pillow refuses, before it decodes, what is more than twice its limit.
+        Image.MAX_IMAGE_PIXELS = max(1, max(self._budgets) // 2)
+
+
+_process_state = _ProcessState()
 
 
 @dataclass(frozen=True)
@@ -111,10 +147,10 @@ def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
         InputError: as for `read_picture`, but for damage in the pixels.
     """
     kind = kind_of(_checked_head(source))
-    with _boundary(pixel_budget):
+    with _boundary(pixel_budget) as budget:
         if kind == "RAW":
             return PictureFacts(kind, *extras.raw_size(source), frames=1, depth=16)
-        with _opened(source) as image:
+        with _opened(source, budget) as image:
             width, height = image.size
             if orientation_to_undo(image) >= 5:
                 width, height = height, width
@@ -135,9 +171,9 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
     with _boundary(pixel_budget) as budget:
         if kind == "RAW":
             return extras.read_raw(source, budget)
-        with _opened(source) as image:
+        with _opened(source, budget) as image:
             frames = frame_count(image)
-            picture = picture_of(image, lambda: _opened(source))
+            picture = picture_of(image, lambda: _opened(source, budget))
     if frames > 1:
         picture = picture.with_warning(f"only the first of its {frames} frames was read")
     return _with_facts_of_head(picture, head)
@@ -150,7 +186,7 @@ def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animat
         InputError: as for `read_picture`.
     """
     _checked_head(source)
-    with _boundary(pixel_budget), _opened(source) as image:
+    with _boundary(pixel_budget) as budget, _opened(source, budget) as image:
         return Animation(
             source=source,
             format=format_of(image),
@@ -170,12 +206,13 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     source = animation.source
     head = _checked_head(source)
     with _boundary(animation.pixel_budget) as budget:
-        image = _open(source)
+        image = _open(source, budget)
     with image:
         for index in range(animation.frames):
             with _boundary(budget):
                 image.seek(index)
-                picture = picture_of(image, lambda frame=index: _opened(source, frame))  # type: ignore[misc]
+                _require_budget(image, budget)
+                picture = picture_of(image, lambda frame=index: _opened(source, budget, frame))  # type: ignore[misc]
                 milliseconds = float(image.info.get("duration", 0) or 0)
             yield Frame(_with_facts_of_head(picture, head), milliseconds)
 
@@ -204,23 +241,19 @@ def _unread_of_avif(picture: Picture, head: bytes) -> Iterator[str]:
 def _boundary(pixel_budget: int | None) -> Iterator[int]:
     """Yield the pixel budget in force; Pillow obeys it, is quiet, and what it raises becomes InputError."""
     budget = default_pixel_budget() if pixel_budget is None else pixel_budget
-    with _process_state, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        # Pillow refuses, before it decodes, what is more than twice its limit.
-        Image.MAX_IMAGE_PIXELS = max(1, budget // 2)
-        try:
-            yield budget
-        except InputError:
-            raise
-        except MemoryError as error:
-            raise InputError("there is not enough memory to decode it") from error
-        except Image.DecompressionBombError as error:
-            raise InputError(_too_large(budget)) from error
-        except _LIBRARY_FAILURES as error:
-            raise InputError(_reason(error)) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    _process_state.enter(budget)
+    try:
+        yield budget
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError("there is not enough memory to decode it") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(_too_large(budget)) from error
+    except _LIBRARY_FAILURES as error:
+        raise InputError(_reason(error)) from error
+    finally:
+        _process_state.leave(budget)
 
 
 def _too_large(budget: int) -> str:
@@ -264,7 +297,7 @@ def _checked_head(source: Source) -> bytes:
     return head
 
 
-def _open(source: Source, frame: int = 0) -> ImageFile.ImageFile:
+def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
     kind = kind_of(head_of(source) if isinstance(source, Path) else source[:HEAD_BYTES])
     formats = _FORMATS
     if kind == "HEIF":
@@ -278,12 +311,24 @@ def _open(source: Source, frame: int = 0) -> ImageFile.ImageFile:
         if kind is None:
             raise InputError("it is no picture of a kind that can be read") from error
         raise InputError(f"it begins as {kind} files do, but is damaged or of an unusual kind") from error
-    if frame:
-        image.seek(frame)
+    try:
+        _require_budget(image, budget)
+        if frame:
+            image.seek(frame)
+            _require_budget(image, budget)
+    except BaseException:
+        image.close()
+        raise
     return image
 
 
+def _require_budget(image: ImageFile.ImageFile, budget: int) -> None:
+    """Refuse an opened picture, of which only the header was read so far, that asks for more pixels than it may."""
+    if image.width * image.height > budget:
+        raise InputError(_too_large(budget))
+
+
 @contextmanager
-def _opened(source: Source, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
-    with _open(source, frame) as image:
+def _opened(source: Source, budget: int, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
+    with _open(source, budget, frame) as image:
         yield image

@@ -21,7 +21,7 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
-from lowlight_cli.atomic import atomic_file
+from lowlight_cli.atomic import atomic_file, make_folder
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.report.previews import Preview
 from lowlight_cli.report.words import versions_in_words, visible, without_home
@@ -107,8 +107,8 @@ class Page:
         self._command = command
         self._cards: list[str] = []
         self._started, self._begun = time.perf_counter(), datetime.now().astimezone()
+        make_folder(target)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             # It has no name, or loses it with us: nothing is left behind, however we end.
             self._pictures = tempfile.TemporaryFile(dir=target.parent)  # noqa: SIM115  lives as long as the page
         except OSError as error:

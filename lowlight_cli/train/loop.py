@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import nn
 
+from lowlight_cli.atomic import make_folder
 from lowlight_cli.device import choose_device
-from lowlight_cli.errors import OutputError
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved
 from lowlight_cli.train.network import build_network, export_weights, training_loss
@@ -99,10 +99,7 @@ def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> 
         OutputError: a file cannot be written.
     """
     device = own_device(choose_device(run.device))
-    try:
-        run.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {run.output}: {error.strerror}") from error
+    make_folder(run.output / "checkpoint.pt")
     with joined_processes(device) as processes:
         yield from _train(recipe, training, held_out, run=run, device=device, processes=processes)
 

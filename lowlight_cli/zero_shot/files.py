@@ -13,7 +13,7 @@ from lowlight_cli.atomic import preserve_times, write_atomically
 from lowlight_cli.backends.base import Backend
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
 from lowlight_cli.backends.zeroig.network import load_network
-from lowlight_cli.batch import Batch, make_folder
+from lowlight_cli.batch import Batch
 from lowlight_cli.comparison import compared
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
@@ -147,7 +147,7 @@ class ZeroShotFiles:
         )
 
     def _write_picture(self, picture: Picture, path: Path) -> tuple[str, ...]:
-        return write_picture(picture, make_folder(path), encoding=self._batch.encoding, overwrite=self._batch.overwrite)
+        return write_picture(picture, path, encoding=self._batch.encoding, overwrite=self._batch.overwrite)
 
     def _write_latest(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
         for job, photo in photos:
@@ -164,7 +164,7 @@ class ZeroShotFiles:
                 self._write_preview(result, folder / f"{job.output.stem}.step{number}{job.output.suffix}")
 
     def _write_preview(self, picture: Picture, path: Path) -> None:
-        write_picture(picture, make_folder(path), encoding=self._batch.encoding, overwrite=True)
+        write_picture(picture, path, encoding=self._batch.encoding, overwrite=True)
 
     def _noisy(self, state: Mapping[str, Tensor], photo: Picture) -> Picture:
         return self._enhanced(self._enhancer(state, denoise=0), photo)[0]

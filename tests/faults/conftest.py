@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks, forks
+from writers import Bench, Writer
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +14,26 @@ def lowlight() -> Iterator[Forks]:
     """Runs `lowlight` in a process of its own for the price of a fork."""
     with forks("lowlight_cli.clip", "lowlight_cli.weights_file", "forks:rehearse") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def fitting() -> Iterator[Forks]:
+    """As `lowlight`, for commands that fit or train: an optimiser loads a compiler, which takes seconds."""
+    with forks("lowlight_cli.clip", "torch._dynamo", "lowlight_cli.zero_shot.files", "forks:rehearse") as server:
+        yield server
+
+
+@pytest.fixture
+def server_of(writer: Writer, request: pytest.FixtureRequest) -> Forks:
+    """The server whose children are quickest to run a test's writer."""
+    server: Forks = request.getfixturevalue("fitting" if writer.fits else "lowlight")
+    return server
+
+
+@pytest.fixture
+def bench(writer: Writer, server_of: Forks, quick_folder: Path) -> Bench:
+    """A test's writer in a folder of its own."""
+    return Bench(writer, server_of, quick_folder)
 
 
 @pytest.fixture

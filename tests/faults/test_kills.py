@@ -48,8 +48,7 @@ def run(bench: Bench, rule: str) -> Trace:
 @needs_strace
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("writer", EVERY_WRITER)
-def test_a_kill_at_any_call_leaves_whole_files_only(writer: Writer, lowlight: Forks, quick_folder: Path) -> None:
-    bench = Bench(writer, lowlight, quick_folder)
+def test_a_kill_at_any_call_leaves_whole_files_only(writer: Writer, bench: Bench) -> None:
     hits, kills = set(), 0
     for name, number in steps_of(bench):
         if name == "openat":  # what a kill there leaves is what the call before it left
@@ -67,15 +66,13 @@ def test_a_kill_at_any_call_leaves_whole_files_only(writer: Writer, lowlight: Fo
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("writer", EVERY_WRITER)
-def test_a_kill_at_any_audited_event_leaves_whole_files_only(
-    writer: Writer, lowlight: Forks, quick_folder: Path
-) -> None:
+def test_a_kill_at_any_audited_event_leaves_whole_files_only(writer: Writer, bench: Bench) -> None:
     """The twin of the test above for systems without strace."""
-    bench = Bench(writer, lowlight, quick_folder)
     for number in range(1, 1000):
         bench.reset()
-        environment = bench.environment | {"AUDIT_FOLDER": f"{bench.folder}/out", "AUDIT_KILL_AT": str(number)}
-        ran = lowlight.run(*bench.arguments, call="tracing:audited", environment=environment)
+        environment = bench.environment | {"AUDIT_FOLDER": f"{bench.folder}/out", "AUDIT_AT": str(number)}
+        environment["AUDIT_SIGNAL"] = str(int(signal.SIGKILL))
+        ran = bench.forks.run(*bench.arguments, call="tracing:audited", environment=environment)
         bench.check(finished=ran.code == 0)
         if ran.code == 0:
             break
@@ -86,11 +83,8 @@ def test_a_kill_at_any_audited_event_leaves_whole_files_only(
 @needs_strace
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("writer", EVERY_WRITER)
-def test_an_error_of_the_disk_at_any_call_leaves_the_old_file(
-    writer: Writer, lowlight: Forks, quick_folder: Path
-) -> None:
+def test_an_error_of_the_disk_at_any_call_leaves_the_old_file(writer: Writer, bench: Bench) -> None:
     """No space, a broken disk or a kill at each call of an overwrite: the old file is there, or the whole new one."""
-    bench = Bench(writer, lowlight, quick_folder)
     old = None if writer.name in ("image-new", "checkpoint") else OLD  # one may not replace, one would read it
     tried = 0
     for name, number in steps_of(bench):
@@ -114,14 +108,13 @@ def test_an_error_of_the_disk_at_any_call_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("writer", EVERY_WRITER)
-def test_a_limit_on_the_size_of_files_leaves_the_old_file(writer: Writer, lowlight: Forks, quick_folder: Path) -> None:
-    bench = Bench(writer, lowlight, quick_folder)
+def test_a_limit_on_the_size_of_files_leaves_the_old_file(writer: Writer, bench: Bench) -> None:
     old = None if writer.name in ("image-new", "checkpoint") else OLD
     failed = 0
     largest = max(map(len, bench.whole.values()))
     for room in sorted({0, 1, largest - 1, *(largest * part // 10 for part in range(1, 10))}):
         bench.reset(old)
-        ran = lowlight.run(*bench.arguments, environment=bench.environment, limits={"RLIMIT_FSIZE": room})
+        ran = bench.forks.run(*bench.arguments, environment=bench.environment, limits={"RLIMIT_FSIZE": room})
         failed += ran.code != 0
         assert "Traceback" not in ran.said
         assert ran.code in (0, 1, 3), ran.said
@@ -146,16 +139,16 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("writer", EVERY_WRITER)
-def test_a_disk_that_is_full_leaves_the_old_file(writer: Writer, lowlight: Forks, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_leaves_the_old_file(writer: Writer, server_of: Forks, tmp_path: Path) -> None:
     with small_disk(tmp_path, 2 << 20) as disk:
-        bench = Bench(writer, lowlight, disk / "work")
+        bench = Bench(writer, server_of, disk / "work")
         old = None if writer.name in ("image-new", "checkpoint") else OLD
         for left in (0, 1):
             bench.reset(old)
             (disk / "filler").write_bytes(b"")
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "filler").write_bytes(bytes(free - left * 4096))
-            ran = lowlight.run(*bench.arguments, environment=bench.environment)
+            ran = bench.forks.run(*bench.arguments, environment=bench.environment)
             (disk / "filler").unlink()
             assert "Traceback" not in ran.said
             assert ran.code in (0, 1, 3), ran.said

@@ -58,8 +58,24 @@ def traced(
     child = forks.start(*arguments, gated=True, **options)
     with tempfile.NamedTemporaryFile("r") as log:
         known = "trace=" + (only or ",".join(f"?{name}" for name in CHANGING))
-        command = ["strace", "-f", "-y", "-s", "0", "-o", log.name, "-e", known, "-e", "signal=none", "-p", str(child.pid)]
-        with subprocess.Popen([*command, *(["-e", f"inject={rule}"] if rule else [])], stderr=subprocess.PIPE) as strace:
+        command = [
+            "strace",
+            "-f",
+            "-y",
+            "-s",
+            "0",
+            "-o",
+            log.name,
+            "-e",
+            known,
+            "-e",
+            "signal=none",
+            "-p",
+            str(child.pid),
+        ]
+        with subprocess.Popen(
+            [*command, *(["-e", f"inject={rule}"] if rule else [])], stderr=subprocess.PIPE
+        ) as strace:
             assert strace.stderr is not None
             said = strace.stderr.readline()
             assert b"attached" in said, said
@@ -96,16 +112,22 @@ _EVENTS = frozenset(
 
 
 def audited() -> None:
-    """Be the command line, killed at audit event number AUDIT_KILL_AT that names something in AUDIT_FOLDER."""
-    folder, left = os.environ["AUDIT_FOLDER"], int(os.environ["AUDIT_KILL_AT"])
+    """Be the command line, and get the signal AUDIT_SIGNAL at audit event number AUDIT_AT.
+
+    With AUDIT_FOLDER only events count that change something there.
+    """
+    folder, number = os.environ.get("AUDIT_FOLDER"), int(os.environ["AUDIT_SIGNAL"])
+    left = int(os.environ["AUDIT_AT"])
 
     def count(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        if event not in _EVENTS or not any(str(one).startswith(folder) for one in arguments):
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            return  # our own first lines, which hold nothing yet
+        if folder and (event not in _EVENTS or not any(str(one).startswith(folder) for one in arguments)):
             return
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     sys.addaudithook(count)
     run_lowlight()

@@ -53,6 +53,7 @@ class Writer:
     """A command over `inputs` that writes `results`, all paths below its folder.
 
     `is_whole` judges a result whose bytes differ from run to run; the others must be those of an undisturbed run.
+    `fits` says that an optimiser is at work, which loads much more of torch.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Writer:
     arguments: Callable[[Path], Sequence[str | Path]]
     results: tuple[str, ...]
     is_whole: Callable[[bytes], bool] | None = None
+    fits: bool = False
 
 
 @dataclass
@@ -153,7 +155,9 @@ def _make_training(folder: Path) -> None:
 
 
 def _is_report(page: bytes) -> bool:
-    return page.startswith(b"<!") and page.rstrip().endswith(b"</html>") and page.count(b'<script type="text/plain"') == 2
+    return (
+        page.startswith(b"<!") and page.rstrip().endswith(b"</html>") and page.count(b'<script type="text/plain"') == 2
+    )
 
 
 IMAGE = Writer(
@@ -216,6 +220,7 @@ WRITERS = (
             "--save-weights", folder / "out/w.safetensors", "--device", "cpu",
         ),
         ("out/a.png", "out/w.safetensors"),
+        fits=True,
     ),
     Writer(
         "checkpoint",
@@ -225,6 +230,7 @@ WRITERS = (
             "--device", "cpu", "-q",
         ),
         ("out/checkpoint.pt", "out/tiny.safetensors", "out/curve.png"),
+        fits=True,
     ),
     Writer(
         "report",

@@ -1,0 +1,112 @@
+"""Ctrl-C and SIGTERM at any moment: the documented code, no traceback, nothing left half-written."""
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forks import Forks, Ran, forks
+from writers import BATCH, IMAGE, WRITERS, Bench, Writer
+
+slow = pytest.mark.slow
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EVERY_WRITER = [
+    pytest.param(writer, id=writer.name, marks=[] if writer in (IMAGE, BATCH) else slow) for writer in (*WRITERS, BATCH)
+]
+
+
+@pytest.fixture(scope="module")
+def cold() -> Iterator[Forks]:
+    """Forks processes that have loaded nothing of ours yet, as a shell starts them."""
+    with forks() as server:
+        yield server
+
+
+def interrupted(forks: Forks, bench: Bench, number: signal.Signals, at: int) -> Ran:
+    bench.reset()
+    environment = bench.environment | {"AUDIT_AT": str(at), "AUDIT_SIGNAL": str(int(number))}
+    started = time.monotonic()
+    ran = forks.run(*bench.arguments, call="tracing:audited", environment=environment)
+    assert "Traceback" not in ran.said, (at, ran.said)
+    assert ran.code in (0, CODES[number]), (at, ran.code, ran.said)
+    bench.check(finished=ran.code == 0)
+    assert not bench.parts(), (at, bench.parts())
+    assert time.monotonic() - started < 60
+    return ran
+
+
+def count_events(forks: Forks, bench: Bench) -> int:
+    """Find how many audit events a run has: the first number at which no signal comes any more."""
+    low, high = 1, 64
+    while interrupted(forks, bench, signal.SIGTERM, high).code != 0:
+        low, high = high, high * 2
+    while high - low > max(1, low // 50):
+        middle = (low + high) // 2
+        low, high = (middle, high) if interrupted(forks, bench, signal.SIGTERM, middle).code else (low, middle)
+    return low
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("times", [6, pytest.param(120, marks=slow)])
+@pytest.mark.parametrize("writer", EVERY_WRITER)
+def test_a_signal_at_any_event_of_the_work_ends_it_cleanly(writer: Writer, times: int, bench: Bench) -> None:
+    events = count_events(bench.forks, bench)
+    chance = random.Random(times)
+    stopped = sum(
+        interrupted(bench.forks, bench, number, chance.randint(1, events)).code != 0
+        for number in CODES
+        for _ in range(times // 2)
+    )
+    print(f"{writer.name}: {stopped} of {times} runs stopped, at one of {events} events")
+    assert stopped > times // 3
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("times", [2, pytest.param(40, marks=slow)])
+def test_a_signal_while_libraries_are_loaded_ends_it_cleanly(
+    times: int, cold: Forks, lowlight: Forks, quick_folder: Path
+) -> None:
+    bench = Bench(IMAGE, lowlight, quick_folder)
+    chance = random.Random(times)
+    stopped = 0
+    for turn in range(times):
+        number = list(CODES)[turn % 2]
+        stopped += interrupted(cold, bench, number, chance.randint(1, 6000)).code != 0
+    print(f"{stopped} of {times} runs stopped")
+    assert stopped
+
+
+def test_a_second_signal_ends_at_once(lowlight: Forks, quick_folder: Path) -> None:
+    bench = Bench(BATCH, lowlight, quick_folder)
+    for _ in range(5):
+        bench.reset()
+        child = lowlight.start(*bench.arguments)
+        time.sleep(0.05)
+        child.send(signal.SIGTERM)
+        child.send(signal.SIGTERM)
+        started = time.monotonic()
+        ran = child.ended(20)
+        assert time.monotonic() - started < 10
+        assert ran.code in (0, 143, -signal.SIGTERM), ran.said  # killed outright before it had a handler
+        bench.check(finished=ran.code == 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_stop_of_a_long_batch_comes_within_five_seconds_and_is_summed_up(lowlight: Forks, quick_folder: Path) -> None:
+    bench = Bench(BATCH, lowlight, quick_folder)
+    bench.reset()
+    arguments = [one for one in bench.arguments if one != "-q"]
+    child = lowlight.start(*arguments, "--tile", "128")
+    deadline = time.monotonic() + 30
+    while not list(bench.folder.glob("out/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    child.send(signal.SIGINT)
+    started = time.monotonic()
+    ran = child.ended(20)
+    assert time.monotonic() - started < 5
+    assert ran.code in (0, 130)
+    assert b"done" in ran.err
