@@ -107,9 +107,9 @@ def test_a_folder_in_the_place_of_a_file_and_the_reverse_are_one_clear_sentence_
     with pytest.raises(OutputError, match="not a plain file"):
         write_atomically(tmp_path, b"", overwrite=True)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot make the folder .*file/below: Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot make the folder .*file/below: Not a directory"):
         write_atomically(tmp_path / "file" / "below" / "new.bin", b"")
-    with pytest.raises(OutputError, match="cannot make the folder .*file: File exists"):
+    with pytest.raises(OutputError, match=r"cannot make the folder .*file: File exists"):
         write_atomically(tmp_path / "file" / "new.bin", b"")
 
 

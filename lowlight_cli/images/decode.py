@@ -12,7 +12,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     head = _checked_head(source)
     with _boundary(animation.pixel_budget) as budget:
         image = _open(source, budget)
-    with image:
+    with _closed_at_end(image):
         for index in range(animation.frames):
             with _boundary(budget):
                 image.seek(index)
@@ -317,7 +317,8 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
             image.seek(frame)
             _require_budget(image, budget)
     except BaseException:
-        image.close()
+        with suppress(*_LIBRARY_FAILURES):
+            image.close()
         raise
     return image
 
@@ -330,5 +331,16 @@ def _require_budget(image: ImageFile.ImageFile, budget: int) -> None:
 
 @contextmanager
 def _opened(source: Source, budget: int, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
-    with _open(source, budget, frame) as image:
+    image = _open(source, budget, frame)
+    with _closed_at_end(image):
         yield image
+
+
+@contextmanager
+def _closed_at_end(image: ImageFile.ImageFile) -> Iterator[None]:
+    """Close a picture quietly: of a damaged TIFF, libtiff may have closed the file before us."""
+    try:
+        yield
+    finally:
+        with suppress(*_LIBRARY_FAILURES):
+            image.close()

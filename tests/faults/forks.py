@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import selectors
 import signal
 import socket
@@ -58,6 +59,11 @@ class Child:
         """Let a child through its gate."""
         assert self._gate is not None
         os.write(self._gate, b"x")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child is still running."""
+        return not select.select([self._connection], [], [], 0)[0]
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -119,7 +125,7 @@ class Forks:
         request = {
             "arguments": [os.fsencode(one).hex() for one in arguments],
             "call": call,
-            "folder": os.fsencode(folder or os.getcwd()).hex(),
+            "folder": os.fsencode(folder or Path.cwd()).hex(),
             "environment": dict(environment or {}),
             "limits": dict(limits or {}),
             "gated": gated,
@@ -156,13 +162,13 @@ def forks(*preload: str, environment: Mapping[str, str] | None = None) -> Iterat
         )
         os.close(mine)
         try:
-            while not os.path.exists(address):
+            while not Path(address).exists():
                 assert server.poll() is None, "the server did not start"
                 time.sleep(0.01)
             yield Forks(address)
         finally:
-            os.close(theirs)  # the server ends when nobody holds the other end
-            server.wait(30)
+            os.close(theirs)  # the server ends, and its children with it, when nobody holds the other end
+            server.wait()
 
 
 def run_lowlight() -> None:
@@ -190,7 +196,7 @@ def _serve(address: str, lifeline: int) -> Callable[[], None] | None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(f"{address}.new")
     listener.listen(64)
-    os.rename(f"{address}.new", address)
+    Path(f"{address}.new").rename(address)
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     selector.register(lifeline, selectors.EVENT_READ)
@@ -286,5 +292,4 @@ if __name__ == "__main__":
     for _name in sys.argv[3:]:
         _called(_name)
     _task = _serve(sys.argv[1], int(sys.argv[2]))
-    if _task is not None:
-        _live(_task)
+    _live(_task or (lambda: None))

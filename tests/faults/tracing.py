@@ -25,8 +25,8 @@ HAS_STRACE = shutil.which("strace") is not None
 # Every call that can change what a folder holds. Between two of them a kill finds the same files.
 CHANGING = (
     "openat", "write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "fallocate", "copy_file_range",
-    "sendfile", "link", "linkat", "symlink", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat",
-    "rmdir", "chmod", "fchmod", "fchmodat", "utimensat",
+    "sendfile", "link", "linkat", "symlink", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir",
+    "mkdirat", "rmdir", "chmod", "fchmod", "fchmodat", "utimensat",
 )  # fmt: skip
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)")

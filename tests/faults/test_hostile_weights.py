@@ -25,7 +25,7 @@ from lowlight_cli.errors import WeightsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.weights_file import load_strict, read_weights, write_weights
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 TENSORS = {"intro.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "intro.bias": torch.tensor([1.0, -2.0])}
 

@@ -1,0 +1,194 @@
+"""A clip is complete under its name or not there at all: kills, signals and full disks, in real processes."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from clipmaking import make_clip, pattern, see
+from forks import Child, Forks
+
+from lowlight_cli.clip import ClipProgress, ClipSettings, enhance_clips, ready
+from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.paths import plan_jobs
+from lowlight_cli.settings import Compute
+from lowlight_cli.video import CLIPS, Film
+from lowlight_cli.video.segments import SEGMENT_FRAMES
+
+FRAMES = 3 * SEGMENT_FRAMES + 40
+RUN = ("--model", "identity", "--device", "cpu", "--preset", "ultrafast")
+
+
+def wait_for(folder: Path, pattern: str, child: Child, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(folder.rglob(pattern)) and child.is_alive and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "a.mp4", frames=FRAMES, size=(48, 32))
+
+
+@pytest.fixture(scope="module")
+def whole(clip: Path, lowlight: Forks, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The result of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    ran = lowlight.run("video", clip, "-o", folder / "b.mp4", *RUN)
+    assert ran.code == 0, ran.said
+    return (folder / "b.mp4").read_bytes()
+
+
+def kill_at_random(lowlight: Forks, clip: Path, whole: bytes, folder: Path, moment: random.Random) -> bool:
+    """Kill a run at a random moment; tell whether it was still at work."""
+    target = folder / "b.mp4"
+    target.unlink(missing_ok=True)
+    child = lowlight.start("video", clip, "-o", target, *RUN)
+    wait_for(folder, ".b.mp4.*.part", child)
+    time.sleep(moment.uniform(0, 1))
+    child.send(signal.SIGKILL)
+    at_work = child.ended().code == -signal.SIGKILL
+    assert not target.exists() or target.read_bytes() == whole, "a short clip under the final name"
+    for part in folder.glob(".b.mp4.*.part"):
+        part.unlink()
+    return at_work
+
+
+@pytest.mark.parametrize("times", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.timeout(3600)
+def test_no_kill_leaves_a_short_clip_under_the_final_name(lowlight, clip, whole, quick_folder, times):
+    moment = random.Random(times)
+    hit = sum(kill_at_random(lowlight, clip, whole, quick_folder, moment) for _ in range(times))
+    print(f"{hit} of {times} kills while at work")
+    assert hit > times // 3, "the kills came too late to prove anything"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_cleanly_with_their_code(lowlight, clip, tmp_path, number, code):
+    child = lowlight.start("video", clip, "-o", tmp_path / "b.mp4", *RUN)
+    wait_for(tmp_path, ".b.mp4.*.part", child)
+    child.send(number)
+    started = time.monotonic()
+    ran = child.ended()
+    assert ran.code == code, ran.said
+    assert time.monotonic() - started < 30
+    assert "Traceback" not in ran.said
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.timeout(3600)
+def test_a_full_disk_is_one_sentence_and_the_old_result_survives(lowlight, clip, whole, quick_folder, times):
+    old = quick_folder / "b.mp4"
+    old.write_bytes(b"the result of an earlier day")
+    for turn in range(times):
+        room = int(len(whole) * turn / times)
+        arguments = ("video", clip, "-o", old, "--overwrite", *RUN)
+        ran = lowlight.run(*arguments, limits={"RLIMIT_FSIZE": room})
+        assert ran.code == 1, (room, ran.said)
+        assert "cannot write" in ran.said or "the written clip" in ran.said, ran.said
+        assert "Traceback" not in ran.said
+        assert old.read_bytes() == b"the result of an earlier day"
+        assert [path.name for path in quick_folder.iterdir()] == ["b.mp4"]
+
+
+@pytest.mark.parametrize(
+    "segments", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(lowlight, clip, whole, tmp_path, segments):
+    target = tmp_path / "b.mp4"
+    child = lowlight.start("video", clip, "-o", target, "--resume", *RUN)
+    wait_for(tmp_path, f"{segments - 1:06}.npz", child)
+    child.send(signal.SIGKILL)
+    child.ended()
+    assert not target.exists()
+    ran = lowlight.run("video", clip, "-o", target, "--resume", "--json", *RUN)
+    assert ran.code == 0, ran.said
+    assert f'"resumed_at": {segments * SEGMENT_FRAMES}' in ran.said
+    assert target.read_bytes() == whole
+    assert not list(tmp_path.glob(".b.mp4.*.resume")), "the segments are gone"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_run_killed_five_times_at_random_gives_the_same_frames(lowlight, clip, whole, tmp_path):
+    moment = random.Random(5)
+    for attempt in range(5):
+        child = lowlight.start("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN)
+        wait_for(tmp_path, ".b.mp4.*.part", child)
+        time.sleep(moment.uniform(0, 0.4 * (attempt + 1)))
+        child.send(signal.SIGKILL)
+        child.ended()
+    assert lowlight.run("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN).code == 0
+    assert (tmp_path / "b.mp4").read_bytes() == whole
+    assert len(see(tmp_path / "b.mp4").pixels) == FRAMES
+
+
+def _remember_memory(source: Path, target: Path, log: Path) -> None:
+    """Enhance a clip, and write the resident bytes after each hundred frames, one number a line."""
+    enhancer = load_enhancer("identity", compute=Compute("cpu"))
+    plan = plan_jobs([source], media=CLIPS, output=str(target))
+    settings = ClipSettings(film=Film(preset="ultrafast"))
+    with log.open("w") as lines:
+        for told in enhance_clips(plan.jobs, ready(enhancer), settings):
+            if isinstance(told, ClipProgress) and told.done % 100 == 0:
+                resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                lines.write(f"{resident}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_memory_does_not_grow_with_length(tmp_path):
+    """Ten minutes at 360p: within 50 MB after the first 200 frames."""
+    shown = [pattern(number, width=640, height=360) for number in range(25)]
+    pictures = itertools.cycle(shown)
+    source = make_clip(tmp_path / "long.mp4", frames=15000, size=(640, 360), sound=None, pictures=pictures)
+    log = tmp_path / "log"
+    process = multiprocessing.get_context("spawn").Process(
+        target=_remember_memory, args=(source, tmp_path / "b.mp4", log)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    sizes = [int(line) for line in log.read_text().split()]
+    assert len(sizes) == 150
+    assert max(sizes[2:]) - sizes[1] < 50e6, sizes
+
+
+# The four rates, and one that varies: times of frames in ticks of the time base.
+RATES: dict[str, tuple[Fraction, list[int]]] = {
+    "24000/1001": (Fraction(1001, 24000), list(range(48))),
+    "25": (Fraction(1, 25), list(range(50))),
+    "30000/1001": (Fraction(1001, 30000), list(range(60))),
+    "60000/1001": (Fraction(1001, 60000), list(range(120))),
+    "variable": (Fraction(1, 600), [0, 10, 30, 35, 80, 81, 120, 240, 250, 300, 460, 500, 501, 640, 700]),
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_sound_and_picture_stay_together(lowlight, tmp_path, rate, suffix):
+    """The length is right within a frame, and every packet of sound and every frame within 20 ms of its place."""
+    base, times = RATES[rate]
+    nominal = 1 / base if rate != "variable" else Fraction(25)
+    source = make_clip(tmp_path / f"a{suffix}", times=times, time_base=base, rate=nominal, size=(32, 16))
+    target = tmp_path / f"b{suffix}"
+    ran = lowlight.run("video", source, "-o", target, *RUN)
+    assert ran.code == 0, ran.said
+    before, after = see(source), see(target)
+    lengths = [Fraction(later) - earlier for earlier, later in itertools.pairwise(before.times)]
+    assert abs(after.seconds - before.seconds) <= max(lengths)
+    assert len(after.times) == len(before.times) == len(times)
+    frames_off = max(abs(one - other) for one, other in zip(before.times, after.times, strict=True))
+    heard, kept = ([time for time, _ in seen.packets[1]] for seen in (before, after))
+    sound_off = max(abs(one - other) for one, other in zip(heard, kept, strict=True))
+    print(f"{rate}{suffix}: frames {float(frames_off) * 1000:.2f} ms, sound {float(sound_off) * 1000:.2f} ms")
+    assert frames_off <= Fraction(20, 1000)
+    assert sound_off <= Fraction(20, 1000)
