@@ -11,6 +11,7 @@ A child may be told to wait at a gate until a tracer has attached: `strace -p` c
 import atexit
 import contextlib
 import importlib
+import io
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TESTS = Path(__file__).parents[1]
 
@@ -180,8 +181,6 @@ def run_lowlight() -> None:
 
 def rehearse() -> None:
     """Run the command once on a tiny picture, so that what is loaded late is loaded in the server already."""
-    import io
-
     from PIL import Image
 
     from lowlight_cli.cli import app
@@ -241,6 +240,10 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     for place, descriptor in enumerate(moved):
         os.dup2(descriptor, place)
     os.closerange(len(moved), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    # Anew, because a stream remembers whether it could seek; the encodings are the server's.
+    sys.stdin = sys.__stdin__ = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _writer(1, sys.stdout)
+    sys.stderr = sys.__stderr__ = _writer(2, sys.stderr)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
     os.chdir(bytes.fromhex(request["folder"]))
     os.environ.update(request["environment"])
@@ -252,6 +255,11 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         os.close(3)
     sys.argv = ["lowlight", *(os.fsdecode(bytes.fromhex(one)) for one in request["arguments"])]
     _called(request["call"])
+
+
+def _writer(descriptor: int, like: TextIO) -> TextIO:
+    raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(raw, encoding=like.encoding, errors=like.errors, line_buffering=descriptor == 2)
 
 
 def _live(task: Callable[[], None]) -> None:

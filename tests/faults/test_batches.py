@@ -60,9 +60,9 @@ def machine(lowlight: Forks) -> type[RuleBasedStateMachine]:
             (self.inputs / name).unlink(missing_ok=True)
             self.before = contents(self.inputs)
 
-        @rule(name=st.sampled_from(NAMES), target=st.sampled_from(NAMES), hard=st.booleans())
-        def link(self, name: str, target: str, hard: bool) -> None:
-            path, to = self.inputs / name, self.inputs / target
+        @rule(name=st.sampled_from(NAMES), to_name=st.sampled_from(NAMES), hard=st.booleans())
+        def link(self, name: str, to_name: str, hard: bool) -> None:
+            path, to = self.inputs / name, self.inputs / to_name
             if path.exists() or path.is_symlink() or not to.is_file():
                 return
             path.parent.mkdir(exist_ok=True)
@@ -99,7 +99,9 @@ def machine(lowlight: Forks) -> type[RuleBasedStateMachine]:
         def every_result_is_whole_and_of_some_version_of_its_input(self) -> None:
             for path in self.results.rglob("*") if self.results.exists() else ():
                 if path.is_file() and path.suffix != ".part":
-                    wanted = {self._result_of(each, path.suffix) for versions in self.versions.values() for each in versions}
+                    wanted = {
+                        self._result_of(each, path.suffix) for versions in self.versions.values() for each in versions
+                    }
                     assert path.read_bytes() in wanted, path
 
         def _start(self, overwrite: bool) -> Child:
@@ -137,9 +139,7 @@ def result_of(source: bytes, suffix: str) -> bytes | None:
     return _made[source, suffix]
 
 
-@pytest.mark.parametrize(
-    ("examples", "steps"), [(3, 8), pytest.param(60, 25, marks=[slow, pytest.mark.timeout(3600)])]
-)
+@pytest.mark.parametrize(("examples", "steps"), [(3, 8), pytest.param(60, 25, marks=[slow, pytest.mark.timeout(3600)])])
 def test_no_sequence_of_changes_runs_and_kills_breaks_a_promise(examples: int, steps: int, lowlight: Forks) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine(lowlight),
@@ -183,7 +183,7 @@ def test_a_large_batch_is_right_flat_and_goes_on_after_a_kill(count: int, lowlig
     assert max(look.children for look in early) == 0
 
     child = lowlight.start("enhance", quick_folder / "in", "-o", f"{cut}/", *IDENTITY)
-    while not cut.exists() or len(os.listdir(cut)) < len(good) // 2:
+    while not cut.exists() or len(list(cut.iterdir())) < len(good) // 2:
         time.sleep(0.01)
         assert child.is_alive
     child.send(signal.SIGKILL)
@@ -220,7 +220,7 @@ class Look:
     def __init__(self, pid: int, done: int) -> None:
         self.done = done
         self.memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        self.descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        self.descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         tasks = Path(f"/proc/{pid}/task").iterdir()
         self.children = sum(len((task / "children").read_text().split()) for task in tasks)
 
