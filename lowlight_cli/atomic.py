@@ -12,6 +12,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom, FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,8 +62,20 @@ def atomic_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OutputError: as for `atomic_path`; every OSError inside the block counts as a failure to write.
     """
-    with atomic_path(target, overwrite=overwrite) as part, part.open("r+b") as file:
+    with atomic_path(target, overwrite=overwrite) as part, _File(FileIO(part, "r+")) as file:
         yield file
+
+
+class _File(BufferedRandom):
+    """A file without a descriptor to ask for.
+
+    Libraries that find one write past us, and Pillow takes a short write, which is what a disk gives that has just
+    become full, for a whole one: a cut-off JPEG, and no error.
+    """
+
+    def fileno(self) -> int:
+        """Refuse, in the way that says: use `write`."""
+        raise UnsupportedOperation("this file is written through its own methods")
 
 
 def write_atomically(target: Path, content: bytes, *, overwrite: bool = False) -> None:

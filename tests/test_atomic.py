@@ -152,6 +152,29 @@ except OutputError as error:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_a_disk_that_is_full_in_the_middle_of_a_write_is_noticed_by_every_encoder(tmp_path: Path, format: str) -> None:
+    # The first write gets one byte onto the disk and says so: a short write, which Pillow itself does not look at.
+    target = tmp_path / "new.bin"
+    program = f"""
+import resource
+from pathlib import Path
+from PIL import Image
+from lowlight_cli.atomic import atomic_file
+from lowlight_cli.errors import OutputError
+picture = Image.new("RGB", (30, 20), (9, 9, 9))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+try:
+    with atomic_file(Path({str(target)!r})) as file:
+        picture.save(file, {format!r})
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "cannot write" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "old.bin"
     target.write_bytes(b"old")
