@@ -17,9 +17,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        from lowlight_cli.cli import app
+        from lowlight_cli.cli import app, let_go_of_output
 
-        app()
+        try:
+            app()
+        except OSError as error:  # help and version are told before any command's own boundary
+            let_go_of_output(error)
+            sys.exit(1)
     except KeyboardInterrupt as stop:  # while the command line was being loaded, or when its work was over
         sys.exit(getattr(stop, "exit_code", 130))
 

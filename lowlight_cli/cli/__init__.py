@@ -26,14 +26,19 @@ class _Boundary(Group):
             say("lowlight: interrupted; what was finished is complete, and nothing is half-written")
             raise typer.Exit(getattr(error, "exit_code", 130)) from error
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
-                raise
-            # Standard output, for files have their own errors. A reader that went away had the right to.
-            if error.errno != errno.EPIPE:
-                say(f"lowlight: cannot write to standard output: {error.strerror}")
-            # Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            let_go_of_output(error)
             raise typer.Exit(1) from error
+
+
+def let_go_of_output(error: OSError) -> None:
+    """Explain that standard output cannot be written, if that is what `error` says, else raise it."""
+    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+        raise error
+    # Files have their own errors. A reader that went away had the right to.
+    if error.errno != errno.EPIPE:
+        say(f"lowlight: cannot write to standard output: {error.strerror}")
+    # Python would complain once more when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def say(text: str) -> None:

@@ -87,7 +87,7 @@ class Child:
     def _said(self, number: int) -> bytes:
         if number not in self._streams:
             return b""
-        return os.pread(self._streams[number], 1 << 28, 0)
+        return os.read(self._streams[number], 1 << 28)
 
 
 class Forks:
@@ -113,7 +113,9 @@ class Forks:
         Streams are descriptors; what is not given is kept in memory and told at the end. `limits` are names of
         `resource`, such as RLIMIT_FSIZE, with their values.
         """
-        kept = {number: os.memfd_create("kept") for number, given in ((1, stdout), (2, stderr)) if given is None}
+        # In memory, but for a child whose files are limited: there a pipe, for the limit is on such memory too.
+        make = _pipe if limits and "RLIMIT_FSIZE" in limits else _memory
+        made = {number: make() for number, given in ((1, stdout), (2, stderr)) if given is None}
         source = stdin
         if isinstance(stdin, bytes):
             source = os.memfd_create("stdin")
@@ -131,7 +133,11 @@ class Forks:
             "limits": dict(limits or {}),
             "gated": gated,
         }
-        descriptors = [source, stdout if stdout is not None else kept[1], stderr if stderr is not None else kept[2]]
+        descriptors = [
+            source,
+            stdout if stdout is not None else made[1][1],
+            stderr if stderr is not None else made[2][1],
+        ]
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(self._address)
         socket.send_fds(connection, [json.dumps(request).encode()], descriptors + ([gate[0]] if gate else []))
@@ -140,11 +146,27 @@ class Forks:
             os.close(source)
         if gate:
             os.close(gate[0])
+        for _, written in made.values():
+            os.close(written)
+        kept = {number: ends[0] for number, ends in made.items()}
         return Child(pid, connection, kept, gate[1] if gate else None)
 
     def run(self, *arguments: str | bytes | Path, seconds: float = 120, **options: Any) -> Ran:
         """Start a child and wait for its end; options as for `start`."""
         return self.start(*arguments, **options).ended(seconds)
+
+
+def _memory() -> tuple[int, int]:
+    """Return descriptors to read and to write a file in memory."""
+    written = os.memfd_create("kept")
+    return os.open(f"/proc/self/fd/{written}", os.O_RDONLY), written
+
+
+def _pipe() -> tuple[int, int]:
+    """Return the ends of a pipe that never blocks its reader; it holds 64 KiB."""
+    read, written = os.pipe()
+    os.set_blocking(read, False)
+    return read, written
 
 
 @contextlib.contextmanager

@@ -25,6 +25,9 @@ slow = pytest.mark.slow
 # One for the default run, all for the full one.
 EVERY_WRITER = [pytest.param(writer, id=writer.name, marks=[] if writer is IMAGE else slow) for writer in WRITERS]
 
+# A new name, a checkpoint that would be read, and a page that is not ours: nothing old may stand there.
+NO_OLD = ("image-new", "checkpoint", "report")
+
 OLD = b"the result of an earlier day"
 
 
@@ -85,7 +88,7 @@ def test_a_kill_at_any_audited_event_leaves_whole_files_only(writer: Writer, ben
 @pytest.mark.parametrize("writer", EVERY_WRITER)
 def test_an_error_of_the_disk_at_any_call_leaves_the_old_file(writer: Writer, bench: Bench) -> None:
     """No space, a broken disk or a kill at each call of an overwrite: the old file is there, or the whole new one."""
-    old = None if writer.name in ("image-new", "checkpoint") else OLD  # one may not replace, one would read it
+    old = None if writer.name in NO_OLD else OLD
     tried = 0
     for name, number in steps_of(bench):
         if name == "openat" and writer is not IMAGE:
@@ -109,7 +112,7 @@ def test_an_error_of_the_disk_at_any_call_leaves_the_old_file(writer: Writer, be
 
 @pytest.mark.parametrize("writer", EVERY_WRITER)
 def test_a_limit_on_the_size_of_files_leaves_the_old_file(writer: Writer, bench: Bench) -> None:
-    old = None if writer.name in ("image-new", "checkpoint") else OLD
+    old = None if writer.name in NO_OLD else OLD
     failed = 0
     largest = max(map(len, bench.whole.values()))
     for room in sorted({0, 1, largest - 1, *(largest * part // 10 for part in range(1, 10))}):
@@ -142,7 +145,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 def test_a_disk_that_is_full_leaves_the_old_file(writer: Writer, server_of: Forks, tmp_path: Path) -> None:
     with small_disk(tmp_path, 2 << 20) as disk:
         bench = Bench(writer, server_of, disk / "work")
-        old = None if writer.name in ("image-new", "checkpoint") else OLD
+        old = None if writer.name in NO_OLD else OLD
         for left in (0, 1):
             bench.reset(old)
             (disk / "filler").write_bytes(b"")
