@@ -1,6 +1,5 @@
 """A clip is complete under its name or not there at all: kills, signals and full disks, in real processes."""
 
-import contextlib
 import itertools
 import multiprocessing
 import os
