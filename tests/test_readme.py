@@ -205,3 +205,13 @@ def test_what_goes_wrong_on_purpose_is_told_in_a_sentence(stranger, line, code, 
     assert ran.returncode == code, ran.stderr
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_fit_that_is_skipped_says_that_no_weights_were_kept(tmp_path):
+    dark_photo(tmp_path / "night.png")
+    dark_photo(tmp_path / "night_lowlight.png")
+    kept = tmp_path / "night.safetensors"
+    ran = CliRunner().invoke(app, ["zero-shot", str(tmp_path / "night.png"), "--save-weights", str(kept)])
+    assert ran.exit_code == 0
+    assert "nothing was fitted" in ran.stderr
+    assert not kept.exists()

@@ -191,6 +191,8 @@ def zero_shot(
 
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
                 results.follow(_results(told, show))
+        elif keep.weights or keep.log:
+            show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
         results.close()
 
 
