@@ -121,7 +121,7 @@ class Frames:
 class Calm:
     """Holds frames until those after them are known, and gives them back with their light corrected.
 
-    Runs beside the encoder. `strength` is that of the correction; 0 lets frames through as they are.
+    Runs between network and encoder. `strength` is that of the correction; 0 lets frames through as they are.
     """
 
     def __init__(self, strength: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +34,7 @@ from lowlight_cli.video.encoders import plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import Ahead, Behind
 from lowlight_cli.video.reading import ClipFrame, ClipReader
-from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore
+from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
@@ -52,7 +53,7 @@ class ClipWork:
         self._calm = Calm(settings.stabilize)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
         self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
-        self._done = self._written = self._resumed_at = 0
+        self._done = self._steadied = self._resumed_at = 0
         self._end = 0
         self._sheet: list[list[Cell]] = []
         self._warnings: list[str] = []
@@ -118,19 +119,25 @@ class ClipWork:
         room += self._settings.frames_per_batch
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
-        with Ahead(items, room=room) as ahead, Behind(room=room) as behind:
-            behind.do(compute_alone)
+        with (
+            Ahead(items, room=room) as ahead,
+            Behind(room=room) as encoding,
+            Behind(room=room) as steadying,
+        ):
+            for thread in (encoding, steadying):
+                thread.do(compute_alone)
             for item in self._frames.made(ahead):
                 if isinstance(item, Made):
-                    behind.do(lambda made=item: self._write(self._calm.add(made), writer))  # type: ignore[misc]
+                    steadying.do(partial(self._steady, item, writer, encoding))
                     self._done += 1
                     self._end = item.frame.shown + item.frame.duration
                     yield pace.progress(name_of(self._source), self._done, float(self._end * self._facts.time_base))
                 else:
-                    behind.do(lambda packet=item: writer.add_packet(packet))  # type: ignore[misc]
-            behind.do(lambda: self._write(self._calm.rest(), writer))
-            behind.do(writer.close)
-            behind.finish()
+                    steadying.do(partial(encoding.do, partial(writer.add_packet, item)))
+            steadying.do(partial(self._steady, None, writer, encoding))
+            steadying.finish()
+            encoding.do(writer.close)
+            encoding.finish()
 
     def _take_over_segments(self, writer: ClipWriter) -> None:
         """Write what an earlier run left finished, and begin where it ends."""
@@ -143,20 +150,28 @@ class ClipWork:
             self._done += segment.frames
             self._calm.state = state
             self._end = max(shown + duration for shown, _, duration in segment.times)
-        self._written = self._resumed_at = self._done
+        self._steadied = self._resumed_at = self._done
 
-    def _write(self, frames: Iterator[tuple[ClipFrame, Pixels]], writer: ClipWriter) -> None:
-        """Encode finished frames; a full segment is ended, and kept if the run may go on from it."""
-        for frame, pixels in frames:
-            self._show(frame, pixels)
-            if self._settings.side_by_side:
-                pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=2))
-            writer.add_frame(replace(frame, pixels=pixels))
-            self._written += 1
-            if self._written % SEGMENT_FRAMES == 0:
-                segment = writer.end_segment()
-                if self._store:
-                    self._store.save(self._written // SEGMENT_FRAMES - 1, segment, self._calm.state)
+    def _steady(self, made: Made | None, writer: ClipWriter, encoding: Behind) -> None:
+        """Hand on the frames that the next one, or None for the end, completes; a full segment is ended with them."""
+        for frame, pixels in self._calm.rest() if made is None else self._calm.add(made):
+            encoding.do(partial(self._encode, frame, pixels, writer))
+            self._steadied += 1
+            if self._steadied % SEGMENT_FRAMES == 0:
+                index = self._steadied // SEGMENT_FRAMES - 1
+                encoding.do(partial(self._end_segment, index, self._calm.state, writer))
+
+    def _encode(self, frame: ClipFrame, pixels: Pixels, writer: ClipWriter) -> None:
+        self._show(frame, pixels)
+        if self._settings.side_by_side:
+            pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=2))
+        writer.add_frame(replace(frame, pixels=pixels))
+
+    def _end_segment(self, index: int, state: State, writer: ClipWriter) -> None:
+        """End a segment, and keep it if a run may go on from it."""
+        segment = writer.end_segment()
+        if self._store:
+            self._store.save(index, segment, state)
 
     def _show(self, frame: ClipFrame, pixels: Pixels) -> None:
         """Take a frame into the contact sheet when its turn has come."""
