@@ -83,7 +83,8 @@ def test_two_workers_give_the_bytes_the_json_the_report_and_the_exit_code_of_a_l
     assert files_in(tmp_path / "out") == files_in(tmp_path / "local")
     assert len(files_in(tmp_path / "out")) == 2 * 57
     assert without_times((tmp_path / "page.html").read_text()) == without_times((tmp_path / "local.html").read_text())
-    assert spread[2].splitlines()[-4:] == local[2].splitlines()[-4:]
+    said = [[line for line in run[2].splitlines() if " of 60 files" not in line] for run in (spread, local)]
+    assert said[0][-5:] == said[1][-5:]  # three failures, the count and the page; progress comes by the clock
 
 
 def test_a_worker_killed_half_way_costs_nothing_but_time(tmp_path):
