@@ -78,6 +78,22 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether bfloat16 has quick kernels here: on a CPU they need AVX-512, AMX or AVX-NE-CONVERT.
+
+    Without them torch falls back on loops that are a hundred times slower than float32.
+    """
+    if device.type != "cpu":
+        return True
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return the precision to compute in where `precision` is asked for: bf16 is fp32 on a CPU that has no bf16."""
+    return "fp32" if precision == "bf16" and not has_bf16(device) else precision
+
+
 def precision_name(dtype: torch.dtype) -> str:
     """Return the name a user gives this dtype: fp32, bf16 or fp16."""
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,14 @@ from torch import Tensor
 from lowlight_cli import cache
 from lowlight_cli.backends import BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
-from lowlight_cli.device import choose_device, choose_dtype, free_bytes, is_out_of_memory, precision_name
+from lowlight_cli.device import (
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    is_out_of_memory,
+    precision_name,
+    usable_precision,
+)
 from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
@@ -212,13 +219,16 @@ class Model:
     def on(self, compute: Compute) -> Enhancer:
         """Make the network ready on a device; raises DeviceError, and WeightsError for weights that do not fit."""
         device = _CPU if self.weights is None else choose_device(compute.device)
+        precision = usable_precision(compute.precision, device)
+        if precision != compute.precision:
+            logger.warning("this CPU has no bf16 arithmetic, so it computes in fp32: faster here, and more exact")
 
         def load(dtype: torch.dtype) -> Backend:
             return load_backend(
                 self.backend, self.weights, device=device, dtype=dtype, network=self.network, denoise=self.denoise
             )
 
-        enhancer = Enhancer(self.name, load, compute)
+        enhancer = Enhancer(self.name, load, replace(compute, precision=precision))
         enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
         return enhancer
 

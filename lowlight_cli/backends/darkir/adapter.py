@@ -29,7 +29,7 @@ class DarkIRBackend:
     info = BACKENDS["darkir"]
 
     def __init__(self, network: DarkIR, *, device: torch.device, dtype: torch.dtype) -> None:
-        self._network: FoldedDarkIR = fold(network, dtype=dtype).to(device)
+        self._network: FoldedDarkIR = fold(network.to(device), dtype=dtype)
         self._is_lifted = network.intro.in_channels > network.img_channel
         self._unshuffle = math.isqrt(network.img_channel // 3)
         # Measured on a CPU at 0.25 to 3 Mpx: 14 to 24 maps of `width` channels at the network's own resolution.

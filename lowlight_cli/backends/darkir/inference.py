@@ -7,9 +7,9 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 - Channel attention scales the channels that `conv3` reads: for one picture it goes into `conv3`'s weights.
 - A 3x3 convolution with two channels per group is slow everywhere. It is the sum of two depthwise ones: on the
   channels as they are and on the channels swapped in pairs, and `conv1`, linear, can put out both.
-- The spectrum wants channels-first memory, all else channels-last. A plain copy between the two is slow on a CPU; a
-  matrix product with the diagonal of norm2's weights writes the other layout and applies the weights on its way,
-  and norm2's bias is a constant, which the spectrum holds in its first element alone.
+- The spectrum wants channels-first memory, all else channels-last. One copy between the two jumps a whole plane from
+  number to number, which caches do not forgive; by way of rows `(H, C, W)` either half of it stays within a row of
+  pixels or moves whole rows, and both together take half the time.
 - A bias costs a pass over the result in most matrix products: a row of ones below the magnitudes makes it a weight.
 - oneDNN's 1x1 convolution is twice as fast as the one that `conv2d` picks, and its depthwise one has no quick kernel
   for padding beyond 8: zeros are put around the features first.
@@ -36,7 +36,7 @@ from lowlight_cli.backends.darkir.blocks import (
     pad_to_multiple,
     simple_gate,
 )
-from lowlight_cli.device import reuse_large_buffers
+from lowlight_cli.device import has_bf16, reuse_large_buffers
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -47,8 +47,6 @@ _TINY = 1e-18
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 # What torch.compile makes of a convolution followed by an addition; not a public name, so it may go.
 _ONEDNN_ADDS = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
-# Without AVX-512 or AVX-NE-CONVERT oneDNN raises where `F.conv2d` takes torch's own, slower kernels.
-_ONEDNN_BF16 = _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pool_here(x: Tensor) -> Tensor:
@@ -109,7 +107,7 @@ class _Folded(nn.Module):
 
 
 def _is_for_onednn(x: Tensor) -> bool:
-    return x.is_cpu and _ONEDNN and (x.dtype == torch.float32 or _ONEDNN_BF16)
+    return x.is_cpu and _ONEDNN and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -254,8 +252,8 @@ class _Paired(_Folded):
 class _Frequency(_Folded):
     """norm2 and FreMLP: returns gamma * freq(norm2(y)) for channels-last `y`, in float32 throughout."""
 
-    enter: Tensor
-    enter_bias: Tensor
+    weight: Tensor
+    bias: Tensor
     into: Tensor
     outof: Tensor
 
@@ -264,8 +262,8 @@ class _Frequency(_Folded):
         self.floor = freq.direction_floor
         self.eps = norm.eps
         first, last = freq.process1[0], freq.process1[2]
-        self.keep("enter", torch.diag(norm.weight))
-        self.keep("enter_bias", norm.bias)
+        self.keep("weight", norm.weight)
+        self.keep("bias", norm.bias)
         self.keep("into", torch.cat([_matrix(first), _bias(first)[:, None]], 1))
         self.keep("outof", torch.cat([_matrix(last), _bias(last)[:, None]], 1) * gamma.flatten()[:, None])
 
@@ -274,15 +272,14 @@ class _Frequency(_Folded):
 
     def _one(self, y: Tensor) -> Tensor:
         channels, height, width = y.shape
-        rows = F.layer_norm(y.permute(1, 2, 0).float(), (channels,), eps=self.eps)
-        normed = torch.mm(self.enter, rows.reshape(-1, channels).t())
-        spectrum: Tensor = torch.fft.rfft2(normed.view(channels, height, width))
+        pixels = F.layer_norm(y.permute(1, 2, 0).float(), (channels,), self.weight, self.bias, self.eps)
+        rows = pixels.transpose(1, 2).contiguous()
+        spectrum: Tensor = torch.fft.rfft2(rows.transpose(0, 1).contiguous())
         parts = torch.view_as_real(spectrum)
         parts[..., 0].add_(_TINY)
-        parts[:, 0, 0, 0].add_(self.enter_bias, alpha=height * width)
-        parts.mul_(self._filter(parts.flatten(1, 2)).view(*spectrum.shape, 1))
-        filtered: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
-        return filtered.to(y.dtype)
+        spectrum.mul_(self._filter(parts.flatten(1, 2)).view(spectrum.shape))
+        planes: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
+        return planes.transpose(0, 1).contiguous().to(y.dtype).transpose(0, 1)
 
     def _filter(self, parts: Tensor) -> Tensor:
         """Return gamma * process1(|X|) / |X|, `(C, pixels)`, for X as real and imaginary `parts` `(C, pixels, 2)`."""
@@ -415,12 +412,13 @@ class FoldedDarkIR(_Folded):
 
     def forward(self, image: Tensor, pool: Pool = pool_here) -> Tensor:
         """Enhance `(N, C, H, W)` in [0, 1]; the result is not clamped. Same shape, less the conditioning channels."""
-        return self._run(image, pool)[1]
+        return self._run(image.to(self.dtype), pool)[1].to(image.dtype)
 
     def with_side(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(side, out)` as the training network does with `side_loss=True`."""
-        light, out = self._run(image, pool_here)
-        return F.conv2d(light, self.side_weight, self.side_bias, padding=1), out
+        light, out = self._run(image.to(self.dtype), pool_here)
+        side = F.conv2d(light, self.side_weight, self.side_bias, padding=1)
+        return side.to(image.dtype), out.to(image.dtype)
 
     def _run(self, image: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
         padded = pad_to_multiple(image, self.multiple_of).contiguous(memory_format=torch.channels_last)
@@ -450,6 +448,11 @@ class FoldedDarkIR(_Folded):
 
 
 def fold(network: Unfolded, *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
-    """Fold a trained network for inference in float32 or bfloat16 (the spectrum stays in float32 either way)."""
+    """Fold a trained network, where it lies, for inference in float32 or a half precision.
+
+    The spectrum stays in float32 either way, and so does all else for bfloat16 on a CPU without it: what torch has
+    for that case takes minutes for a picture. The network then still takes and gives bfloat16.
+    """
     reuse_large_buffers()
-    return FoldedDarkIR(network, dtype).eval()
+    is_slow = dtype == torch.bfloat16 and not has_bf16(network.intro.weight.device)
+    return FoldedDarkIR(network, torch.float32 if is_slow else dtype).eval()
