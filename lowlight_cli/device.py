@@ -124,6 +124,15 @@ def usable_cpus() -> int:
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
+def bound_threads() -> None:
+    """Keep torch to the CPUs this process may use; a number set lower (`OMP_NUM_THREADS`) stays.
+
+    OpenMP obeys the affinity but not a container's quota: more threads than that stop one another.
+    """
+    if torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
+
+
 def free_bytes(device: torch.device) -> int:
     """Return the memory that a computation on this device may take now, in bytes (a guess of 4 GiB if unknown)."""
     if device.type == "cuda":

@@ -15,6 +15,7 @@ from lowlight_cli import cache
 from lowlight_cli.backends import BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
 from lowlight_cli.device import (
+    bound_threads,
     choose_device,
     choose_dtype,
     free_bytes,
@@ -219,6 +220,7 @@ class Model:
     def on(self, compute: Compute) -> Enhancer:
         """Make the network ready on a device; raises DeviceError, and WeightsError for weights that do not fit."""
         device = _CPU if self.weights is None else choose_device(compute.device)
+        bound_threads()
         precision = usable_precision(compute.precision, device)
         if precision != compute.precision:
             logger.warning("this CPU has no bf16 arithmetic, so it computes in fp32: faster here, and more exact")

@@ -5,6 +5,7 @@ import math
 import random
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lowlight_cli.bench.measure import Case, measure_cases
 from lowlight_cli.bench.rows import BenchRow, Machine, Report, log_median, read_report
 from lowlight_cli.bench.settings import Size, Speed, read_size
 from lowlight_cli.cli import app
+from lowlight_cli.device import has_bf16
 from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.settings import Compute
 
@@ -158,6 +160,41 @@ def test_the_error_of_a_median_does_not_depend_on_the_unit(times, factor):
     scaled, same_error = log_median([factor * time for time in times])
     assert scaled - middle == pytest.approx(math.log(factor), abs=1e-9)
     assert same_error == pytest.approx(error, abs=1e-9)
+
+
+def slowed(case: Case, factor: float) -> Case:
+    """The case as a build that is slower by `factor` would run it: what is missing is waited for at work."""
+
+    def run() -> None:
+        started = time.perf_counter()
+        case.run()
+        until = started + (time.perf_counter() - started) * factor
+        while time.perf_counter() < until:
+            pass
+
+    return replace(case, run=run)
+
+
+@pytest.mark.slow
+def test_real_runs_tell_a_build_slowed_by_15_per_cent_from_the_same_code(tmp_path):
+    """Reports of the embedded default at two sizes, nine rounds each, on this machine as busy as it is."""
+    speed = Speed(parts=("picture",), sizes=(read_size("128"), read_size("256")), compute=Compute("cpu"))
+    cases = [replace(case, peak=None) for case in plan_cases(speed, tmp_path)]
+
+    def measured(factor: float) -> Report:
+        return report(*measure_cases([slowed(case, factor) for case in cases], device=CPU, repeat=speed.repeat))
+
+    old, *reports = [measured(1.0) for _ in range(11)]
+    cried_wolf = 0
+    for new in reports:
+        cried_wolf += any(change.verdict in ("slower", "faster") for change in compare_reports(new, old))
+        old = new
+    noticed = sum(
+        any(change.verdict == "slower" for change in compare_reports(measured(1.15), same)) for same in reports
+    )
+    print(f"same code: {cried_wolf} of 10 told as changed; slowed by 15 %: {noticed} of 10 told as slower")
+    assert cried_wolf <= 1
+    assert noticed >= 9
 
 
 # Measuring.
@@ -335,6 +372,37 @@ def test_darkir_width_32_in_bf16_makes_30_frames_of_1080p_a_second():
     assert ran.exit_code == 0, ran.output
     rows = {told["name"]: told for told in map(json.loads, ran.stdout.splitlines()) if told["kind"] == "video"}
     assert rows["darkir-width32"]["per_second"] >= 30
+
+
+@pytest.mark.parametrize("model", ["darkir-width16", "darkir-small"])
+def test_bf16_is_measured_on_any_cpu(model):
+    """Where a CPU has none, the report says what was computed instead."""
+    arguments = ("--part", "picture", "--size", "32", "--repeat", "2", "--device", "cpu", "--precision", "bf16")
+    ran = bench("--model", model, *arguments, "--json")
+    assert ran.exit_code == 0, ran.output
+    machine, *rows = (json.loads(line) for line in ran.stdout.splitlines())
+    assert machine["precision"] == ("bf16" if has_bf16(CPU) else "fp32")
+    assert ("no bf16" in ran.stderr) != has_bf16(CPU)
+    assert [each["kind"] for each in rows] == ["calibration", "calibration", "picture"]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_table_of_a_gpu(precision):
+    """Width 32 at 1080p and 4K, with the memory of its tensors; `-s` shows the table for the docs."""
+    ran = bench(
+        "--model", "darkir-width32", "--model", "darkir-small", "--device", "cuda", "--precision", precision,
+        "--part", "picture", "--part", "zero-shot", "--size", "1080p", "--size", "4k", "--repeat", "5", "--json",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    machine, *rows = (json.loads(line) for line in ran.stdout.splitlines())
+    print(machine["processor"], precision)
+    for each in rows:
+        print(each["kind"], each["name"], each["size"], each["median"], each["per_second"], each["unit"])
+    assert machine["precision"] == precision
+    assert machine["device"].startswith("cuda")
+    assert [each["size"] for each in rows if each["kind"] == "picture"] == ["1080p", "4k"] * 2
+    assert all(each["gpu_bytes"] > 0 for each in rows if each["kind"] == "picture")
 
 
 @pytest.mark.slow

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from lowlight_cli.device import choose_device, choose_dtype, free_bytes, is_out_of_memory, usable_cpus
+from lowlight_cli.device import (
+    bound_threads,
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    has_bf16,
+    is_out_of_memory,
+    usable_cpus,
+    usable_precision,
+)
 from lowlight_cli.errors import DeviceError, SettingsError
 
 
@@ -23,9 +32,31 @@ def test_half_precision_follows_the_device():
         choose_dtype("fp16", cpu)
 
 
+def test_bf16_is_fp32_on_a_cpu_without_it(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert usable_precision("bf16", cpu) == ("bf16" if has_bf16(cpu) else "fp32")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert usable_precision("bf16", cpu) == "fp32"
+    assert [usable_precision(each, cpu) for each in ("auto", "fp32", "fp16")] == ["auto", "fp32", "fp16"]
+    assert usable_precision("bf16", gpu) == "bf16"
+
+
 def test_memory_and_cpus_are_known():
     assert free_bytes(torch.device("cpu")) > 1 << 20
     assert usable_cpus() >= 1
+
+
+def test_threads_stay_within_the_cpus_we_may_use(monkeypatch):
+    before, told = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    for cpus in (before, before + 1):
+        monkeypatch.setattr("lowlight_cli.device.usable_cpus", lambda cpus=cpus: cpus)
+        bound_threads()
+    assert told == []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr("lowlight_cli.device.usable_cpus", lambda: 2)
+    bound_threads()
+    assert told == [2]
 
 
 def test_running_out_of_memory_is_recognised_on_a_cpu():
