@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.darkir.blocks import FreMLP
-from lowlight_cli.backends.darkir.lift import choose_lift, lift
+from lowlight_cli.backends.darkir.lift import lift, plan_lift
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import ZeroIG
 from lowlight_cli.cli import app
@@ -23,7 +23,7 @@ from lowlight_cli.enhancer import find_model
 from lowlight_cli.errors import NumericsError
 from lowlight_cli.export import export_model, files
 from lowlight_cli.export.graphs import graph_of
-from lowlight_cli.export.lifting import chosen_lift, lifted
+from lowlight_cli.export.lifting import lifted, planned_lift
 from lowlight_cli.export.spectrum import MatrixFreMLP
 from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import write_weights
@@ -91,11 +91,12 @@ def test_the_lift_in_tensors_is_the_lift(height, width, light):
     image = picture((height, width), light, seed=height * 1000 + width)
     shrink = PREVIEW / max(height, width)
     size = [max(1, round(side * min(shrink, 1))) for side in (height, width)]
-    wanted = choose_lift(torch.nn.functional.adaptive_avg_pool2d(image, size))
-    stops = chosen_lift(image, preview_side=PREVIEW)
-    assert float(stops) == pytest.approx(wanted, abs=1e-5)
-    if wanted > 0:
-        assert torch.allclose(lifted(image, stops), lift(image, wanted), atol=2e-5)
+    wanted = plan_lift(torch.nn.functional.adaptive_avg_pool2d(image, size))
+    stops, roll_off = planned_lift(image, preview_side=PREVIEW)
+    assert float(stops) == pytest.approx(wanted.stops, abs=1e-5)
+    assert float(roll_off) == pytest.approx(wanted.roll_off, abs=1e-5)
+    if wanted.stops > 0:
+        assert torch.allclose(lifted(image, stops, roll_off), lift(image, *wanted), atol=2e-5)
 
 
 def test_graphs_are_the_backends(weights):
@@ -194,7 +195,7 @@ def test_a_missing_library_is_one_sentence_that_says_what_to_install(tmp_path, m
         (["--format", "torchscript", "--model", "nosuch"], 2, "nosuch"),
         (["--format", "torchscript", "--denoise", "0.5"], 2, "--denoise"),
         (["--format", "torchscript", "--weights", "nowhere.pt"], 3, "nowhere.pt"),
-        (["--format", "torchscript", "-o", "no/such/folder/net.pt"], 1, "no/such/folder"),
+        (["--format", "torchscript", "-o", "/dev/null/net.pt"], 1, "/dev/null"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(tmp_path, monkeypatch, arguments, code, said):

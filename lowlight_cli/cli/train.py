@@ -83,7 +83,7 @@ def train(
     wanted = read_recipe(recipe)
     training, held_out = _load(clean, pairs, wanted)
     named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
-    run = Run(output, named, device, save_every, validate_every, report_every)
+    run = Run(output, f"{training.count} of {named}", device, save_every, validate_every, report_every)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
         events = journaled(run_training(wanted, training, held_out, run=run), output)
         _follow(events, show, as_json=as_json)

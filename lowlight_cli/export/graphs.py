@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.darkir.adapter import build_network
-from lowlight_cli.backends.darkir.lift import run_lifted
+from lowlight_cli.backends.darkir.lift import TRUST_POWER, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
 from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.export.lifting import chosen_lift, lifted
+from lowlight_cli.export.lifting import lifted, planned_lift
 from lowlight_cli.export.spectrum import use_real_arithmetic
 
 
@@ -32,11 +32,15 @@ class DarkIRGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        stops = chosen_lift(image, preview_side=BACKENDS["darkir"].preview_side) if self.is_lifted else None
-        bright = image if stops is None else lifted(image, stops)
+        stops: Tensor | None = None
+        bright = image
+        if self.is_lifted:
+            stops, roll_off = planned_lift(image, preview_side=BACKENDS["darkir"].preview_side)
+            bright = lifted(image, stops, roll_off)
         step = self.unshuffle
         padded = F.pad(bright, (0, -width % step, 0, -height % step), mode="replicate") if step > 1 else bright
-        result = run_lifted(self._as_trained, padded, stops, unshuffle=step)[..., :height, :width].clamp(0, 1)
+        result = run_lifted(self._as_trained, padded, stops, unshuffle=step, trust_power=TRUST_POWER)
+        result = result[..., :height, :width].clamp(0, 1)
         return result if stops is None else torch.where(stops > 0, result, image)
 
     def _as_trained(self, folded: Tensor) -> Tensor:

@@ -15,30 +15,51 @@ from lowlight_cli.tone import to_encoded, to_linear
 _STEPS_TO_STOPS, _STEPS_TO_CURVATURE = 24, 44
 
 
-def chosen_lift(picture: Tensor, *, preview_side: int) -> Tensor:
-    """Return the stops, `(1,)`, that the backend chooses for a picture `(1, 3, H, W)`; see `lift.choose_lift`."""
+def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]:
+    """Return stops and roll-off, `(1,)` each, that the backend plans for a picture `(1, 3, H, W)`; see `plan_lift`."""
     preview, height, width = _averaged(picture, *_sides(picture), side=preview_side)
     linear, height, width = _averaged(to_linear(preview.clamp(0, 1)), height, width, side=lift.STATISTIC_SIDE)
     linear = linear.double()
     pixels = height * width
     missing = _missing_stops(linear, pixels)
-    share = ((missing - lift.ALONE_BELOW) / (lift.TRUSTED_ABOVE - lift.ALONE_BELOW)).clamp(0, 1)
-    wanted = missing * share * share * (3 - 2 * share)
+    wanted = missing * _smoothstep(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
     light = (linear.sum() / (3 * pixels)).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
-    return ((wanted - lift.CAP_WIDTH * excess) * light / (light + lift.EMPTY**2)).view(1)
+    stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + lift.EMPTY**2)
+    lights = (to_encoded(linear).amax(1).pow(8).sum() / pixels).pow(1 / 8)
+    roll_off = _smoothstep(lights, lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * _smoothstep(stops, *lift.LIGHTS_REDUCE_STOPS))
+    return stops.view(1), roll_off.view(1)
 
 
-def lifted(picture: Tensor, stops: Tensor) -> Tensor:
-    """Apply a lift of `(1,)` stops above 0 to a picture; see `lift.lift`."""
+def lifted(picture: Tensor, stops: Tensor, roll_off: Tensor) -> Tensor:
+    """Apply a lift of `(1,)` stops above 0 with a roll-off to a picture; see `lift.lift`."""
     low, high = torch.zeros_like(stops), torch.full_like(stops, lift.MAX_CURVATURE)
     for _ in range(_STEPS_TO_CURVATURE):
         middle = (low + high) / 2
         below = _stops(middle) < stops
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     curvature = ((low + high) / 2).clamp_min(1e-6).to(picture.dtype)
-    return to_encoded(_expm1(-curvature * to_linear(picture)) / _expm1(-curvature))
+    linear = to_linear(picture)
+    curved = _expm1(-curvature * linear) / _expm1(-curvature)
+    return to_encoded(torch.lerp(curved, _logarithmic(linear, stops), roll_off.to(picture.dtype)))
+
+
+def _logarithmic(linear: Tensor, stops: Tensor) -> Tensor:
+    low, high = torch.full_like(stops, math.log(1e-3)), torch.full_like(stops, math.log(1e8))
+    for _ in range(_STEPS_TO_CURVATURE):
+        middle = (low + high) / 2
+        k = middle.exp()
+        below = k / (1 + k).log() < torch.exp2(stops)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    k = low.exp().to(linear.dtype)
+    return (1 + k * linear).log() / (1 + k).log()
+
+
+def _smoothstep(value: Tensor, first: float, last: float) -> Tensor:
+    share = ((value - first) / (last - first)).clamp(0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def _expm1(x: Tensor) -> Tensor:

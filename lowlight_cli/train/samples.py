@@ -65,6 +65,12 @@ class Sources:
         return Sample(turned(lifted), turned(reference), stops)
 
     @property
+    def count(self) -> str:
+        """How many there are, in words."""
+        panoramas = f" and {len(self.panoramas)} panoramas" if self.panoramas else ""
+        return f"{len(self.photos)} photographs{panoramas}"
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to draw from."""
         return not self.photos and not self.panoramas

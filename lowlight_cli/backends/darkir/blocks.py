@@ -45,7 +45,7 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv: nn.Conv2d = self.branch[0]  # type: ignore[assignment]
-        if x.is_cpu:
+        if x.is_cpu and conv.weight.requires_grad and torch.is_grad_enabled():
             return dilated_depthwise(x, conv.weight, conv.bias, conv.dilation[0])
         return conv(x)  # type: ignore[no-any-return]
 
