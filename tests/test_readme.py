@@ -141,11 +141,12 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     command = path / "lowlight"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m lowlight_cli "$@"\n')
     command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+    # One thread: two that wait for each other on a busy machine take many times as long.
+    more = {"OMP_NUM_THREADS": "1", "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", line],
         cwd=folder / "here",
-        env=environment,
+        env={**os.environ, **more},
         capture_output=True,
         text=True,
         timeout=280,
