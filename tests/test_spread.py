@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,6 +28,7 @@ from lowlight_cli.paths import Job, plan_jobs
 from lowlight_cli.results import FileResult, blank_result, failed_result
 from lowlight_cli.settings import Compute, Engine
 from lowlight_cli.spread import FitWork, PictureWork
+from lowlight_cli.spread.cluster import own_standard_output
 from lowlight_cli.spread.crew import LocalCrew, open_crew
 from lowlight_cli.spread.devices import do_on_devices
 from lowlight_cli.spread.dispatch import Answer, Dispatch, Done, MemberLost
@@ -446,3 +448,13 @@ def test_ray_is_not_loaded_unless_asked_for(tmp_path):
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert (source / "00_lowlight.png").exists()
+
+
+def test_what_other_threads_print_stays_out_of_the_results(capsys):
+    with own_standard_output():
+        stranger = threading.Thread(target=print, args=("(raylet) A worker died",))
+        stranger.start()
+        stranger.join()
+        typer.echo('{"status": "done"}')
+    print("after")
+    assert capsys.readouterr().out == '{"status": "done"}\nafter\n'

@@ -6,13 +6,15 @@ a cache, and all compute with the same bytes. What the machines need is this pac
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from lowlight_cli import __version__
 from lowlight_cli.device import usable_cpus
@@ -141,9 +143,38 @@ def _connected(ray: ModuleType, engine: Engine) -> Iterator[None]:
         for number, handler in handlers.items():  # Ray takes SIGTERM for itself
             signal.signal(number, handler)
     try:
-        yield
+        with own_standard_output():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def own_standard_output() -> Iterator[None]:
+    """Keep standard output to the thread that asks for it.
+
+    Ray tells of lost workers there, from a thread of its own and with `log_to_driver` off too; but that is where
+    results go, for programs to read.
+    """
+    before = sys.stdout
+    sys.stdout = cast(TextIO, _OneThreadsOutput(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _OneThreadsOutput:
+    """A text stream that drops what threads other than its maker's write."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._owner = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text) if threading.get_ident() == self._owner else len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def _shares(engine: Engine, resources: dict[str, float], machines: int, *, wants_gpu: bool) -> tuple[float, int, int]:
