@@ -5,6 +5,7 @@ after `verify_clip`.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -55,6 +56,7 @@ class ClipWriter:
         self.packets = 0
         self._last_decoded: int | None = None
         self._segment = Segment()
+        self._waiting: deque[AnyPacket] = deque()
         self._encoder: VideoCodecContext
         with _write_errors():
             self._output: OutputContainer = av.open(
@@ -74,6 +76,7 @@ class ClipWriter:
     def add_frame(self, frame: ClipFrame) -> None:
         """Encode a frame; its pixels have the plan's size. Raises OutputError."""
         with _write_errors():
+            self._write_waiting()
             self._keep(self._encoder.encode(self._encodable(frame)))
         self._segment.frames += 1
 
@@ -81,6 +84,7 @@ class ClipWriter:
         """Copy a packet of another track. Raises OutputError."""
         target = self._targets[packet.stream.index]
         with _write_errors():
+            self._write_waiting(until=(packet.pts or 0) * (packet.time_base or Fraction(0)))
             for part in single_frames(packet):
                 part.stream = target
                 self._output.mux_one(part)
@@ -94,17 +98,21 @@ class ClipWriter:
         return done
 
     def add_segment(self, segment: Segment) -> None:
-        """Write a segment that an earlier run encoded. Raises OutputError."""
+        """Write an earlier run's segment, as the times of the packets that follow come. Raises OutputError.
+
+        At once would be far ahead of the sound: beyond ten seconds the container's writer no longer puts both in order.
+        """
         with _write_errors():
             for data, (shown, decoded, duration), key in zip(segment.data, segment.times, segment.keys, strict=True):
                 packet: AnyPacket = Packet(data)
                 packet.time_base = self._film.time_base
                 packet.pts, packet.dts, packet.duration, packet.is_keyframe = shown, decoded, duration, key
-                self._write(packet)
+                self._waiting.append(packet)
 
     def close(self) -> None:
         """End the last segment and complete the file. Raises OutputError."""
         with _write_errors():
+            self._write_waiting()
             if self._segment.frames:
                 self._keep(self._encoder.encode(None))
             self._output.close()
@@ -180,6 +188,11 @@ class ClipWriter:
             self._segment.data.append(bytes(packet))
             self._segment.times.append((packet.pts, packet.dts, packet.duration or 0))
             self._segment.keys.append(packet.is_keyframe)
+
+    def _write_waiting(self, until: Fraction | None = None) -> None:
+        """Write packets of earlier runs' segments up to a moment in seconds, or all."""
+        while self._waiting and (until is None or (self._waiting[0].dts or 0) * self._film.time_base <= until):
+            self._write(self._waiting.popleft())
 
     def _write(self, packet: AnyPacket) -> None:
         """Write a packet of the film.
