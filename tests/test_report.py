@@ -292,7 +292,7 @@ def test_nothing_is_left_beside_the_page_and_a_failed_page_leaves_the_old_one(tm
 
 def test_a_folder_for_the_page_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot make the folder"):
         Page(tmp_path / "file/r.html")
 
 

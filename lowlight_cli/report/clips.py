@@ -101,7 +101,7 @@ class Clips:
         for place in range(count):
             with suppress(InputError):  # a clip may end before its time
                 moment, frame = _frame_at(facts, start + step * place)
-                levels = thumbnail_of(Picture(frame.pixels), _CELLS).astype(np.float32) / 255
+                levels = thumbnail_of(_picture(frame.pixels), _CELLS).astype(np.float32) / 255
                 yield Glance(moment, np.log(levels + np.float32(_FLOOR)).mean(axis=2))
 
     def _views(self, before: ClipFacts, after: ClipFacts, moment: Fraction, *, later: Fraction) -> tuple[View, View]:
@@ -112,11 +112,11 @@ class Clips:
         _, made = _frame_at(after, max(moment - later - early, Fraction(0)))
         pixels = made.pixels
         if self._side_by_side or after.width == 2 * before.width:
-            pixels = pixels[:, pixels.shape[1] // 2 :]
+            pixels = pixels[..., pixels.shape[2] // 2 :]
         return self._view("before", frame.pixels), self._view("after", pixels)
 
     def _view(self, label: str, pixels: Pixels) -> View:
-        thumbnail = thumbnail_of(Picture(cast(Pixels, np.ascontiguousarray(pixels))), self._size.side)
+        thumbnail = thumbnail_of(_picture(pixels), self._size.side)
         return View(label, make_preview(thumbnail, self._size.most_bytes))
 
 
@@ -149,3 +149,8 @@ def _frame_at(facts: ClipFacts, moment: Fraction) -> tuple[Fraction, ClipFrame]:
         # The reader counts from the tick nearest to the moment.
         zero = round((facts.start + moment) / facts.time_base)
         return (zero + frame.shown) * facts.time_base - facts.start, frame
+
+
+def _picture(planes: Pixels) -> Picture:
+    """Return a frame's planes `(3, H, W)` as a picture."""
+    return Picture(cast(Pixels, np.ascontiguousarray(planes.transpose(1, 2, 0))))
