@@ -88,7 +88,7 @@ def test_two_workers_give_the_bytes_the_json_the_report_and_the_exit_code_of_a_l
 
 
 def test_a_worker_killed_half_way_costs_nothing_but_time(tmp_path):
-    pictures(tmp_path / "in", 60, bad=BAD, size=(200, 150))
+    pictures(tmp_path / "in", 60, bad=BAD, size=(400, 300))
     command = ["enhance", "in", "-o", "out/"]
     local = finish(start(tmp_path, *command))
     move_results(tmp_path, "local")
@@ -145,6 +145,7 @@ def test_fits_are_spread_too(tmp_path):
 def test_clips_are_spread_too(tmp_path):
     from clipmaking import make_clip
 
+    (tmp_path / "in").mkdir()
     for index in range(3):
         make_clip(tmp_path / f"in/{index}.mp4", frames=6)
     command = ["video", "in", "-o", "out/", "--model", "identity"]

@@ -41,7 +41,8 @@ class DarkIRGraph(nn.Module):
         padded = F.pad(bright, (0, -width % step, 0, -height % step), mode="replicate") if step > 1 else bright
         result = run_lifted(self._as_trained, padded, stops, unshuffle=step, trust_power=TRUST_POWER)
         result = result[..., :height, :width].clamp(0, 1)
-        return result if stops is None else torch.where(stops > 0, result, image)
+        # No lift is exactly 0 for Python; a graph may round it to either side.
+        return result if stops is None else torch.where(stops > 1e-9, result, image)
 
     def _as_trained(self, folded: Tensor) -> Tensor:
         result = self.network._as_trained(folded, False)  # the folded form works in place, which graphs do not record

@@ -23,10 +23,11 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     pixels = height * width
     missing = _missing_stops(linear, pixels)
     wanted = missing * _smoothstep(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
-    light = (linear.sum() / (3 * pixels)).square()
+    # In units of EMPTY: the translation to ONNX takes the addition of its square, 9e-10, for one of nothing.
+    light = (linear.sum() / (3 * pixels) / lift.EMPTY).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
-    stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + lift.EMPTY**2)
+    stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
     lights = (to_encoded(linear).amax(1).pow(8).sum() / pixels).pow(1 / 8)
     roll_off = _smoothstep(lights, lift.LIGHTS_FROM, lift.LIGHTS_TO)
     stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * _smoothstep(stops, *lift.LIGHTS_REDUCE_STOPS))

@@ -36,8 +36,8 @@ class MatrixFreMLP(nn.Module):
         )
         # The left half of the spectrum stands for both, save for frequency 0 and, in even widths, the highest.
         frequency = torch.arange(width // 2 + 1, device=x.device)
-        alone = (frequency * 2) % width == 0
-        weight = torch.where(alone, 1.0, 2.0).to(x.dtype) / (height * width)
+        alone = (frequency == 0) | (frequency * 2 == _length(width))
+        weight = torch.where(alone, 1.0, 2.0).to(x.dtype) / (_length(height) * _length(width)).to(x.dtype)
         return (back[0] * weight) @ rows_cos.t() - (back[1] * weight) @ rows_sin.t()
 
     def _filtered(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,10 +57,15 @@ class MatrixFreMLP(nn.Module):
 
 def _waves(length: int, count: int) -> tuple[Tensor, Tensor]:
     """Return cos and sin of 2 pi n k / length, `(length, count)`; whole turns are taken off while they are whole."""
-    turns = torch.arange(length)[:, None] * torch.arange(count)[None] % length
-    angle = turns.double() * (2 * math.pi / length)
+    turns = torch.arange(length)[:, None] * torch.arange(count)[None] % _length(length)
+    angle = turns.double() * (2 * math.pi) / _length(length).double()
     # The cosine is a shifted sine: ONNX Runtime has no cosine of doubles.
     return (angle + math.pi / 2).sin().float(), angle.sin().float()
+
+
+def _length(length: int) -> Tensor:
+    """Return a map's side as a tensor: the translation to ONNX divides by no other number that varies."""
+    return torch.arange(length)[-1] + 1
 
 
 def use_real_arithmetic(network: nn.Module) -> None:

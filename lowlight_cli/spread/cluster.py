@@ -4,13 +4,16 @@ The weights are found and read once, where the run was begun, and sent to the wo
 a cache, and all compute with the same bytes. What the machines need is this package and the folders of the jobs.
 """
 
+import io
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +29,7 @@ from lowlight_cli.spread.member import RemoteMember
 from lowlight_cli.spread.work import Told, Work
 
 _OWN_STORE_BYTES = 1 << 30  # of a cluster made for one run; it holds the weights, and is taken as it fills
+_ANSWER_SECONDS = 10.0
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -131,6 +135,7 @@ def _connected(ray: ModuleType, engine: Engine) -> Iterator[None]:
     if address == "local":
         cpus = max(usable_cpus(), engine.workers or 1)
         own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OWN_STORE_BYTES}
+    _knock(address)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **own)
@@ -146,7 +151,19 @@ def _connected(ray: ModuleType, engine: Engine) -> Iterator[None]:
         with own_standard_output():
             yield
     finally:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):  # what it held back of lost workers, it says now and from this thread
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise DeviceError where nobody listens: Ray itself goes on trying for minutes."""
+    match = re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d+)", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise DeviceError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 @contextmanager
