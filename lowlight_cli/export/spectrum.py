@@ -1,8 +1,7 @@
 """DarkIR's frequency filter without complex numbers: discrete Fourier transforms as products with cosines and sines.
 
 ONNX has an operator DFT, but few runtimes have it, and ONNX Runtime 1.32 fails on the one-sided DFT of a map whose
-sides are dynamic. A product costs O(side) more per pixel than a fast transform: at 512x512 the network takes about as
-long again.
+sides are dynamic. A product costs O(side) per pixel where a fast transform costs O(log side).
 """
 
 import math
