@@ -53,11 +53,6 @@ class Light:
     is_cut: bool
 
 
-def measure_light(original: Tensor, result: Tensor, before: Light | None = None) -> Light:
-    """Measure a frame: both `(1, 3, H, W)` in [0, 1], floats, on one device; `before` is the frame before it."""
-    return compare_light(light_cells(original), light_cells(result), before)
-
-
 def light_cells(picture: Tensor) -> Tensor:
     """Return the log light of a picture `(1, 3, H, W)` in [0, 1], `(3, h, w)`, on its device."""
     side = _cell_side(*picture.shape[-2:])

@@ -16,9 +16,9 @@ from lowlight_cli.stabilize import (
     LOOK_BACK,
     Light,
     apply_correction,
+    compare_light,
     correction,
     light_cells,
-    measure_light,
 )
 
 HEIGHT, WIDTH, RATE = 72, 128, 24
@@ -87,7 +87,7 @@ def steadied(frames: Sequence[Tensor], enhance: Callable[[Tensor], Tensor]) -> t
     made = [enhance(frame) for frame in frames]
     lights: list[Light] = []
     for frame, result in zip(frames, made, strict=True):
-        lights.append(measure_light(frame, result, lights[-1] if lights else None))
+        lights.append(compare_light(light_cells(frame), light_cells(result), lights[-1] if lights else None))
     calm = []
     for place, result in enumerate(made):
         first = max(0, place - LOOK_BACK)
@@ -182,7 +182,7 @@ def test_strength_zero_changes_nothing_and_one_half_goes_half_the_way():
     frames = filmed([street()] * 20, wobbles(20)["random"])
     lights: list[Light] = []
     for frame in frames:
-        lights.append(measure_light(frame, fixed(frame), lights[-1] if lights else None))
+        lights.append(compare_light(light_cells(frame), light_cells(fixed(frame)), lights[-1] if lights else None))
     whole, half, none = (correction(lights, 10, strength=strength) for strength in (1.0, 0.5, 0.0))
     assert np.abs(whole).max() > 0
     np.testing.assert_allclose(half, whole / 2, atol=1e-6)

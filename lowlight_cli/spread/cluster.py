@@ -48,7 +48,7 @@ def ray_crew(engine: Engine, prepare: Callable[[], Work]) -> "Iterator[_RayCrew]
     work = prepare()
     with _connected(ray, engine):
         machines = sum(node["Alive"] for node in ray.nodes())
-        gpus, cpus, count = _shares(engine, ray.cluster_resources(), machines, wants_gpu=work.device != "cpu")
+        gpus, cpus, count = _shares(engine, ray.cluster_resources(), machines, wants_gpu=work.compute.device != "cpu")
         actors = ray.remote(concurrency_groups={"leave": 1})(RemoteMember)
         actors = actors.options(num_gpus=gpus, num_cpus=cpus, scheduling_strategy="SPREAD", max_restarts=0)
         held = ray.put(work)

@@ -30,7 +30,7 @@ class RemoteMember:
                     f"{socket.gethostname()} has lowlight {__version__} and not {self._version}: results would differ"
                 )
             self._enter_folder()
-            self._worker = self._work.start(self._work.device)
+            self._worker = self._work.start(self._work.compute.device)
         except LowlightError as error:
             return error
         return self._worker.made_with

@@ -38,8 +38,8 @@ class Work(Protocol):
     """What to do with jobs; picklable."""
 
     @property
-    def device(self) -> str:
-        """The device asked for, as `choose_devices` takes it."""
+    def compute(self) -> Compute:
+        """How to compute, as asked for; its device is what `choose_devices` takes."""
 
     @property
     def fail_fast(self) -> bool:
@@ -56,11 +56,6 @@ class PictureWork:
     model: Model
     compute: Compute
     batch: Batch
-
-    @property
-    def device(self) -> str:
-        """The device asked for."""
-        return self.compute.device
 
     @property
     def fail_fast(self) -> bool:
@@ -84,11 +79,6 @@ class FitWork:
     shared: bool = False
 
     @property
-    def device(self) -> str:
-        """The device asked for."""
-        return self.compute.device
-
-    @property
     def fail_fast(self) -> bool:
         """Whether to stop at the first failure."""
         return self.batch.fail_fast
@@ -107,11 +97,6 @@ class ClipsWork:
     settings: ClipSettings
     fit: ZeroShot | None = None
     denoise: float = 1.0
-
-    @property
-    def device(self) -> str:
-        """The device asked for."""
-        return self.compute.device
 
     @property
     def fail_fast(self) -> bool:

@@ -45,9 +45,14 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv: nn.Conv2d = self.branch[0]  # type: ignore[assignment]
+        dilation = conv.dilation[0]
         if x.is_cpu and conv.weight.requires_grad and torch.is_grad_enabled():
-            return dilated_depthwise(x, conv.weight, conv.bias, conv.dilation[0])
-        return conv(x)  # type: ignore[no-any-return]
+            return dilated_depthwise(x, conv.weight, conv.bias, dilation)
+        if dilation <= 8:
+            return conv(x)  # type: ignore[no-any-return]
+        # oneDNN has no quick depthwise kernel for padding beyond 8 (six times slower): pad first.
+        padded = F.pad(x, (dilation, dilation, dilation, dilation))
+        return F.conv2d(padded, conv.weight, conv.bias, dilation=dilation, groups=conv.groups)
 
 
 def _summed(branches: nn.ModuleList, x: Tensor) -> Tensor:

@@ -56,23 +56,27 @@ def _stops(curvature: float) -> float:
     return math.log2(curvature / -math.expm1(-curvature)) if curvature > 1e-4 else 0.0
 
 
-def _curvature(stops: float) -> float:
-    """Invert `_stops` by bisection (it rises monotonically)."""
-    low, high = 0.0, MAX_CURVATURE
-    for _ in range(60):
+def _bisected(is_below: Callable[[float], bool], low: float, high: float, *, steps: int = 60) -> float:
+    """The number between `low` and `high` where `is_below` turns from true to false."""
+    for _ in range(steps):
         middle = (low + high) / 2
-        low, high = (middle, high) if _stops(middle) < stops else (low, middle)
+        low, high = (middle, high) if is_below(middle) else (low, middle)
     return (low + high) / 2
 
 
+def _curvature(stops: float) -> float:
+    """Invert `_stops`, which rises monotonically."""
+    return _bisected(lambda curvature: _stops(curvature) < stops, 0.0, MAX_CURVATURE)
+
+
 def _logarithmic(linear: Tensor, stops: float) -> Tensor:
-    """log(1 + k x) / log(1 + k), k found by bisection so that the slope at 0 is 2^stops."""
-    low, high = math.log(1e-3), math.log(1e8)
-    for _ in range(60):
-        middle = (low + high) / 2
-        k = math.exp(middle)
-        low, high = (middle, high) if k / math.log1p(k) < 2.0**stops else (low, middle)
-    k = math.exp(low)
+    """log(1 + k x) / log(1 + k) with a slope at 0, k / log(1 + k), of 2^stops."""
+
+    def is_flatter(log_k: float) -> bool:
+        k = math.exp(log_k)
+        return k / math.log1p(k) < math.exp2(stops)
+
+    k = math.exp(_bisected(is_flatter, math.log(1e-3), math.log(1e8)))
     return torch.log1p(k * linear) / math.log1p(k)
 
 
@@ -90,12 +94,11 @@ def _missing_stops(linear: Tensor) -> float:
     """Stops of lift after which the preview `(1, 3, h, w)` in linear light is as bright as `TARGET`."""
     if _brightness(linear) >= TARGET:
         return 0.0
-    low, high = math.log(1e-3), math.log(MAX_CURVATURE)
-    for _ in range(24):
-        middle = (low + high) / 2
-        dark = _brightness(_curve(linear, math.exp(middle))) < TARGET
-        low, high = (middle, high) if dark else (low, middle)
-    return _stops(math.exp((low + high) / 2))
+
+    def is_dark(log_curvature: float) -> bool:
+        return _brightness(_curve(linear, math.exp(log_curvature))) < TARGET
+
+    return _stops(math.exp(_bisected(is_dark, math.log(1e-3), math.log(MAX_CURVATURE), steps=24)))
 
 
 def _capped(stops: float) -> float:
@@ -110,7 +113,10 @@ def choose_lift(preview: Tensor) -> float:
     `preview` is the picture `(1, 3, h, w)`, sRGB values in [0, 1], at any size; it is averaged down in linear light,
     so that noise and fine texture do not count. The result moves smoothly with exposure.
     """
-    linear = _statistic(preview)
+    return _chosen_stops(_statistic(preview))
+
+
+def _chosen_stops(linear: Tensor) -> float:
     missing = _missing_stops(linear)
     wanted = missing * _smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
     light = float(linear.mean())
@@ -123,9 +129,10 @@ def plan_lift(preview: Tensor) -> Lift:
     Training lifts by `choose_lift` alone: a crop is lifted as its scene, and the camera model's scenes are exposed for
     what is dark in them.
     """
-    lights = float(to_encoded(_statistic(preview)).amax(1).pow(8).mean().pow(1 / 8))
+    linear = _statistic(preview)
+    lights = float(to_encoded(linear).amax(1).pow(8).mean().pow(1 / 8))
     roll_off = _smoothstep(lights, LIGHTS_FROM, LIGHTS_TO)
-    stops = choose_lift(preview)
+    stops = _chosen_stops(linear)
     return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
 
 
