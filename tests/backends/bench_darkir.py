@@ -1,10 +1,11 @@
-"""Time of DarkIR, folded, against the literal yardstick. Run it on a quiet machine.
+"""Time of DarkIR, as its users run it, against the literal yardstick. Run it on a quiet machine.
 
-    python tests/backends/bench_darkir.py [--rounds 7] [--side 512] [--width 32] [--threads 2]
+    python tests/backends/bench_darkir.py [--rounds 7] [--side 512] [--width 32] [--threads 2] [--keep-buffers]
 
-Literal, folded in fp32 and folded in bf16 take turns in one process, so that what else the machine does touches all of
-them; the median of the ratios of each round counts. `fold` tells the C library to keep large buffers, which speeds up
-the literal form as well, so the turns are taken in two processes: with buffers kept, and as the library is by itself.
+The literal writing, ours in fp32 and ours in bf16 have a process each, as programs of their own, and take turns, so
+that what else the machine does touches all of them; the median of the ratios of each round counts. Ours tells the C
+library to keep large buffers; `--keep-buffers` tells the literal writing's as well, and what is left is the network's
+own gain.
 """
 
 import argparse
@@ -13,16 +14,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 from darkir_literal import literal_darkir
 from torch import Tensor
 
-from lowlight_cli.backends.darkir import inference
+from lowlight_cli.backends.darkir.inference import fold
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.device import reuse_large_buffers
 
 DILATIONS = [1, 4, 9]
+WRITINGS = ("literal", "fp32", "bf16")
 
 
 def network_of(width: int) -> DarkIR:
@@ -35,60 +40,79 @@ def network_of(width: int) -> DarkIR:
     return network.eval()
 
 
-def writings(width: int, side: int) -> dict[str, Callable[[], Tensor]]:
+def runner(writing: str, width: int, side: int) -> Callable[[], Tensor]:
     network = network_of(width)
     image = torch.rand(1, 3, side, side) * 0.2
-    state = dict(network.state_dict())
-    folded, halved = (inference.fold(network, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    return {
-        "literal": lambda: literal_darkir(state, image, DILATIONS)[1],
-        "fp32": lambda: folded(image),
-        "bf16": lambda: halved(image.bfloat16()).float(),
-    }
-
-
-def seconds(run: Callable[[], Tensor]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    if writing == "literal":
+        state = dict(network.state_dict())
+        return lambda: literal_darkir(state, image, DILATIONS)[1]
+    if writing == "fp32":
+        folded = fold(network, dtype=torch.float32)
+        return lambda: folded(image)
+    halved = fold(network, dtype=torch.bfloat16)
+    return lambda: halved(image.bfloat16()).float()
 
 
 @torch.inference_mode()
-def take_turns(rounds: int, side: int, width: int) -> None:
-    runs = writings(width, side)
-    wanted = runs["literal"]()
-    for name in ("fp32", "bf16"):
-        error = (runs[name]() - wanted).abs()
-        decibels = -10 * math.log10(error.square().mean().item())
-        print(f"  {name} differs by {error.max():.1e} at most, {decibels:.0f} dB")
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            times[name].append(seconds(run))
-    for name in runs:
-        ratios = [literal / own for literal, own in zip(times["literal"], times[name], strict=True)]
-        told = f"{median(ratios):.2f} times the literal ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"  {name:8}{median(times[name]):7.3f} s, {told}", flush=True)
+def serve(writing: str, width: int, side: int, output: Path) -> None:
+    """Run once for every line read and print the seconds that it took; the first result is kept."""
+    run = runner(writing, width, side)
+    torch.save(run(), output)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        run()
+        print(time.perf_counter() - started, flush=True)
+
+
+def seconds(child: "subprocess.Popen[str]") -> float:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+    return float(child.stdout.readline())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, usual in (("rounds", 7), ("side", 512), ("width", 32), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=usual)
-    parser.add_argument("--buffers", choices=("kept", "fresh"), help="one process of the two, without starting them")
+    parser.add_argument("--keep-buffers", action="store_true", help="for the literal writing too")
+    parser.add_argument("--serve", nargs=2, metavar=("WRITING", "FILE"), help="be one of the processes")
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    if chosen.buffers is None:
-        for buffers in ("kept", "fresh"):
-            print(
-                f"buffers {buffers}, width {chosen.width}, {chosen.side}x{chosen.side}, {chosen.threads} threads",
-                flush=True,
-            )
-            subprocess.run([sys.executable, *sys.argv, "--buffers", buffers], check=True)
+    if chosen.serve:
+        torch.set_num_threads(chosen.threads)
+        if chosen.keep_buffers:
+            reuse_large_buffers()
+        serve(chosen.serve[0], chosen.width, chosen.side, Path(chosen.serve[1]))
         return
-    if chosen.buffers == "fresh":
-        inference.reuse_large_buffers = lambda: False
-    take_turns(chosen.rounds, chosen.side, chosen.width)
+    with TemporaryDirectory() as folder:
+        outputs = {writing: Path(folder) / f"{writing}.pt" for writing in WRITINGS}
+        children = {
+            writing: subprocess.Popen(
+                [sys.executable, *sys.argv, "--serve", writing, str(output)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for writing, output in outputs.items()
+        }
+        for child in children.values():
+            seconds(child)  # waits for the start
+        rounds = [{writing: seconds(child) for writing, child in children.items()} for _ in range(chosen.rounds)]
+        for child in children.values():
+            child.communicate()
+        found = {writing: torch.load(output) for writing, output in outputs.items()}
+    print(f"width {chosen.width}, {chosen.side}x{chosen.side}, {chosen.threads} threads")
+    for writing in WRITINGS:
+        ratios = [each["literal"] / each[writing] for each in rounds]
+        print(
+            f"{writing:8}{median(each[writing] for each in rounds):7.3f} s, {median(ratios):.2f} times the literal "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    for writing in WRITINGS[1:]:
+        error = (found[writing] - found["literal"]).abs()
+        decibels = -10 * math.log10(error.square().mean().item())
+        print(f"{writing} differs by {error.max():.1e} at most, {decibels:.0f} dB")
 
 
 if __name__ == "__main__":

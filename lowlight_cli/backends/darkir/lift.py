@@ -8,6 +8,10 @@ Where a dark picture holds lights (lamps, a window, an evening sky) that curve w
 gives way, by a *roll-off* between 0 and 1, to log(1 + k x) / log(1 + k) of the same slope at black, which keeps apart
 what is bright; and such a picture, exposed for its lights on purpose, is lifted a little less.
 
+Where nothing is bright at all, a picture is under-exposed whatever it shows: snow or a wide sky two stops under still
+looks half bright on average, but nothing in it comes near white. So a picture is lifted at least until its brightest
+parts do.
+
 The lift is a deterministic, smooth function of the picture's light, seen through a small area-averaged preview, so
 that every tile of a picture gets the same one. Measured on the 20 validation pairs of LOL v1 averaged over 4x4 pixels:
 the best single curve per picture reaches 27.5 dB, the lift chosen here blindly 24.3 dB, a gamma to a fixed mean 17 dB.
@@ -37,6 +41,10 @@ LIGHTS_FROM: Final = 0.25  # 8-norm of the preview's brightest sRGB channel from
 LIGHTS_TO: Final = 0.65  # ... and from which on they rule; of the validation pairs only one lies above 0.21
 LIGHTS_REDUCE: Final = 0.25  # share of the lift that they take away at most, and between which stops that sets in
 LIGHTS_REDUCE_STOPS: Final = (2.0, 6.0)
+
+ROOM_KEPT: Final = 0.3  # stops of room above the brightest parts that stay; well-lit photographs have 0.8 +- 0.35
+ROOM_FROM: Final = 1.4  # stops of room from which on a picture is under-exposed whatever it shows ...
+ROOM_TO: Final = 2.8  # ... and from which on surely; narrower, and exposure series bend
 
 
 class Lift(NamedTuple):
@@ -101,6 +109,16 @@ def _missing_stops(linear: Tensor) -> float:
     return _stops(math.exp(_bisected(is_dark, math.log(1e-3), math.log(MAX_CURVATURE), steps=24)))
 
 
+def _norm(linear: Tensor, order: int) -> float:
+    """A preview's brightest parts, by the brightest sRGB channel: the higher the order the smaller they may be."""
+    return float(to_encoded(linear).amax(1).pow(order).mean().pow(1 / order))
+
+
+def _room(linear: Tensor) -> float:
+    """Stops between a preview's brightest parts and white."""
+    return -math.log2(max(to_linear(torch.tensor(_norm(linear, 16))).item(), EMPTY))
+
+
 def _capped(stops: float) -> float:
     """A soft minimum of `stops` and `MAX_STOPS`, shifted by a hair so that no lift stays exactly no lift."""
     excess = math.log1p(math.exp((stops - MAX_STOPS) / CAP_WIDTH)) - math.log1p(math.exp(-MAX_STOPS / CAP_WIDTH))
@@ -108,32 +126,41 @@ def _capped(stops: float) -> float:
 
 
 def choose_lift(preview: Tensor) -> float:
-    """Stops of lift for a picture, from 0 (well lit, or empty) to about `MAX_STOPS`.
+    """Stops of lift for a scene, from 0 (well lit, or empty) to about `MAX_STOPS`: training's lift.
 
     `preview` is the picture `(1, 3, h, w)`, sRGB values in [0, 1], at any size; it is averaged down in linear light,
     so that noise and fine texture do not count. The result moves smoothly with exposure.
     """
-    return _chosen_stops(_statistic(preview))
-
-
-def _chosen_stops(linear: Tensor) -> float:
-    missing = _missing_stops(linear)
-    wanted = missing * _smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
-    light = float(linear.mean())
-    return _capped(wanted) * light**2 / (light**2 + EMPTY**2)
+    linear = _statistic(preview)
+    return _tempered(_trusted_stops(linear), linear)
 
 
 def plan_lift(preview: Tensor) -> Lift:
-    """Choose stops as `choose_lift` does, and how far the picture's own lights are kept from turning white.
+    """Choose how a picture is lifted: as `choose_lift` does, and seeing what is bright in it.
 
-    Training lifts by `choose_lift` alone: a crop is lifted as its scene, and the camera model's scenes are exposed for
-    what is dark in them.
+    Where there is room above the brightest parts the lift is at least what brings them near white; where they are
+    bright they are kept from turning white. Training does neither: a crop is lifted as its scene, and the camera
+    model's scenes are exposed for what is dark in them.
     """
     linear = _statistic(preview)
-    lights = float(to_encoded(linear).amax(1).pow(8).mean().pow(1 / 8))
-    roll_off = _smoothstep(lights, LIGHTS_FROM, LIGHTS_TO)
-    stops = _chosen_stops(linear)
+    room = _room(linear)
+    has_room = _smoothstep(room, ROOM_FROM, ROOM_TO)
+    stops = _tempered(_trusted_stops(linear, least=max(room - ROOM_KEPT, 0.0) * has_room), linear)
+    roll_off = _smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO) * (1 - has_room)
     return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
+
+
+def _trusted_stops(linear: Tensor, *, least: float = 0.0) -> float:
+    """The missing stops as far as so many can be trusted, and for the rest of the way `least`."""
+    missing = _missing_stops(linear)
+    trust = _smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
+    return trust * missing + (1 - trust) * least
+
+
+def _tempered(stops: float, linear: Tensor) -> float:
+    """Cap a lift, and fade it out for pictures that are all but empty."""
+    light = float(linear.mean())
+    return _capped(stops) * light**2 / (light**2 + EMPTY**2)
 
 
 def _statistic(preview: Tensor) -> Tensor:
