@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from lowlight_cli.atomic import preserve_times
-from lowlight_cli.comparison import compared
+from lowlight_cli.comparison import write_comparison
 from lowlight_cli.enhancer import Enhancer, Progress
 from lowlight_cli.errors import InputError, LowlightError
 from lowlight_cli.images import (
@@ -192,8 +192,7 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
         return warnings
     warnings = write_picture(result, job.output, encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
-        both = compared(original, result, batch.comparison)
-        write_picture(both, path, encoding=batch.encoding, overwrite=batch.overwrite)
+        write_comparison(original, result, path, batch.comparison, encoding=batch.encoding, overwrite=batch.overwrite)
     if batch.preserve_times and job.input is not None:
         preserve_times(job.input, job.output)
     return warnings

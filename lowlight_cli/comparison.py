@@ -5,14 +5,15 @@ own, in the result's depth and profile; a preview is small enough to send, in 8 
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lowlight_cli.images import Picture, Pixels, thumbnail_of
-from lowlight_cli.settings import CompareStyle, Comparison
+from lowlight_cli.images import FORMATS, Picture, Pixels, output_format, thumbnail_of, write_picture
+from lowlight_cli.settings import CompareStyle, Comparison, Encoding
 
 LABELS = ("before", "after")
 PREVIEW_SIDE = 1600
@@ -21,6 +22,20 @@ PREVIEW_SIDE = 1600
 _PAPER, _INK, _LINE = 24, 230, 255  # of 255, grey in every profile
 _TEXT_SHARE, _LEAST_TEXT = 0.03, 12  # of the picture's short side; in pixels
 _GAP_SHARE = 0.004  # between the two, and the line's width where one is split
+
+
+def write_comparison(
+    original: Picture, result: Picture, path: Path, how: Comparison, *, encoding: Encoding, overwrite: bool
+) -> None:
+    """Write what `compared` makes of both; raises OutputError as `write_picture` does.
+
+    Where the format cannot hold so wide a picture, the comparison is of preview size.
+    """
+    most = FORMATS[output_format(result.format, requested=encoding.format, target=path)].largest_side
+    width = 2 * result.width + _thickness(result.pixels) if how.style == "side" else result.width
+    if max(width, result.height + _strip_height(_text_size(result.pixels))) > most:
+        how = replace(how, size="preview")
+    write_picture(compared(original, result, how), path, encoding=encoding, overwrite=overwrite)
 
 
 def compared(original: Picture, result: Picture, how: Comparison = Comparison()) -> Picture:
@@ -63,7 +78,7 @@ def _laid_out(before: Pixels, after: Pixels, style: CompareStyle, *, opaque: boo
 
 def _strip(drawn: Pixels, text_size: int) -> Pixels:
     """Return the strip below `drawn`; the second label begins at half of its width."""
-    width, height = drawn.shape[1], round(text_size * 1.7)
+    width, height = drawn.shape[1], _strip_height(text_size)
     paper = Image.new("L", (width, height), _PAPER)
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default(text_size)
     for label, left in zip(LABELS, (0, width // 2), strict=True):
@@ -72,6 +87,10 @@ def _strip(drawn: Pixels, text_size: int) -> Pixels:
     levels = np.asarray(paper, dtype=np.float32) * (np.iinfo(drawn.dtype).max / 255)
     grey: NDArray[np.integer] = np.rint(levels).astype(drawn.dtype)
     return cast(Pixels, np.repeat(grey[..., None], drawn.shape[2], axis=2))
+
+
+def _strip_height(text_size: int) -> int:
+    return round(text_size * 1.7)
 
 
 def _text_size(pixels: Pixels) -> int:

@@ -111,3 +111,11 @@ def test_another_manner_is_refused_in_a_sentence(tmp_path, command, option):
     assert ran.exit_code == 2
     assert f"{option[0]} is one of" in ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_comparison_too_wide_for_its_format_is_of_preview_size(tmp_path):
+    Image.fromarray(np.full((8, 9000, 3), 90, np.uint8)).save(tmp_path / "wide.webp")
+    ran = CliRunner().invoke(app, ["enhance", str(tmp_path / "wide.webp"), "--model", "identity", "--compare"])
+    assert ran.exit_code == 0, ran.output
+    assert read_picture(tmp_path / "wide_lowlight.webp").width == 9000
+    assert read_picture(tmp_path / "wide_lowlight_compare.webp").width in range(PREVIEW_SIDE, PREVIEW_SIDE + 20)

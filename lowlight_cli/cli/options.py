@@ -79,7 +79,7 @@ CompareSizeOption = Annotated[
     typer.Option(
         "--compare-size",
         metavar="full|preview",
-        help="Every pixel, or small enough to send; implies --compare.",
+        help="Every pixel (where the format holds so wide a picture), or small enough to send; implies --compare.",
         show_default=Comparison.size,
         rich_help_panel=_OUTPUT,
     ),

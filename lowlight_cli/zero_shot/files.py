@@ -14,7 +14,7 @@ from lowlight_cli.backends.base import Backend
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
 from lowlight_cli.backends.zeroig.network import load_network
 from lowlight_cli.batch import Batch
-from lowlight_cli.comparison import compared
+from lowlight_cli.comparison import write_comparison
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, write_picture
@@ -130,9 +130,11 @@ class ZeroShotFiles:
         result, tile = self._enhanced(enhancer, photo)
         warnings = self._write_picture(result, job.output)
         for path in job.variants:
-            is_comparison = path == variant_path(job.output, "compare")
-            other = compared(photo, result, self._batch.comparison) if is_comparison else self._noisy(state, photo)
-            self._write_picture(other, path)
+            if path == variant_path(job.output, "compare"):
+                how, encoding = self._batch.comparison, self._batch.encoding
+                write_comparison(photo, result, path, how, encoding=encoding, overwrite=self._batch.overwrite)
+            else:
+                self._write_picture(self._noisy(state, photo), path)
         if self._batch.preserve_times and job.input is not None:
             preserve_times(job.input, job.output)
         return replace(
