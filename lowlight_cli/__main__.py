@@ -26,11 +26,20 @@ def main() -> None:
             sys.exit(1)
     except KeyboardInterrupt as stop:  # while the command line was being loaded, or when its work was over
         sys.exit(getattr(stop, "exit_code", 130))
+    except SystemExit as end:
+        # Outside of any command's boundary Typer takes every stop for Ctrl-C.
+        if end.code == 128 + signal.SIGINT and _stopped_by:
+            sys.exit(128 + _stopped_by[0])
+        raise
+
+
+_stopped_by: list[int] = []  # the signal
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Ask the work to stop; a second signal ends the process at once."""
     del frame
+    _stopped_by.append(number)
     code = 128 + number
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, lambda *_: os._exit(code))

@@ -144,8 +144,10 @@ def _mode_for(target: Path, overwrite: bool) -> int:
 
 
 def _part_stem(target: Path) -> str:
-    # Cut by bytes, not letters: file systems count bytes. What is no valid UTF-8 is left out.
-    return os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") or "output"
+    # Cut by bytes, not letters: file systems count bytes. What is no valid UTF-8 is left out; where the locale has no
+    # UTF-8 the rest must still be a name that can be encoded.
+    whole = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")
+    return os.fsdecode(whole.encode()) or "output"
 
 
 def _part_name(target: Path, random: str) -> str:

@@ -159,7 +159,8 @@ class Page:
 
     def close(self) -> None:
         """Forget the pictures."""
-        self._pictures.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more
+            self._pictures.close()
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.target}: {error.strerror or error}")

@@ -155,9 +155,9 @@ def _make_training(folder: Path) -> None:
 
 
 def _is_report(page: bytes) -> bool:
-    return (
-        page.startswith(b"<!") and page.rstrip().endswith(b"</html>") and page.count(b'<script type="text/plain"') == 2
-    )
+    # One of an interrupted run is whole too, says what it is, and leaves out what was not reached.
+    both = page.count(b'<script type="text/plain"') == 2
+    return page.startswith(b"<!") and page.rstrip().endswith(b"</html>") and (both or b"Interrupted: " in page)
 
 
 IMAGE = Writer(
