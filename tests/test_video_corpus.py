@@ -59,6 +59,14 @@ def packets_of(path: Path, stream: int) -> list[tuple[float, float]]:
                   if at != "N/A" and "D" not in flags)  # fmt: skip
 
 
+def frames_of(path: Path, stream: int) -> list[float]:
+    """Return when the film's frames are shown: some packets hold frames that never are, or that cannot be decoded."""
+    command = ["ffprobe", "-v", "error", "-select_streams", str(stream), "-show_entries",
+               "frame=best_effort_timestamp_time", "-of", "default=nw=1:nk=1", str(path)]  # fmt: skip
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    return sorted(float(at) for at in lines if at != "N/A")
+
+
 def times_of(path: Path, stream: int) -> list[float]:
     return [at for at, _ in packets_of(path, stream)]
 
@@ -118,7 +126,7 @@ def test_a_real_clip_comes_out_whole_or_is_refused_with_a_sentence(clip: Path, t
 @pytest.mark.parametrize("clip", [clip for clip in CLIPS if clip.name not in REFUSED], ids=lambda path: path.name)
 def test_ten_frames_of_a_real_clip_go_through_the_default_network(clip: Path, tmp_path: Path) -> None:
     (before,) = films(clip, clip)[:1]
-    shown = times_of(clip, int(str(before["index"])))
+    shown = frames_of(clip, int(str(before["index"])))
     begins = float(str(probed(clip)["format"].get("start_time", 0)))  # type: ignore[attr-defined]
     end = (shown[9] + shown[10]) / 2 - begins if len(shown) > 10 else float("inf")
     code, told = video(clip, tmp_path, *([] if len(shown) <= 10 else ["--end", f"{end:.6f}"]))
@@ -150,8 +158,10 @@ def assert_in_step(clip: Path, before: dict[str, object], result: Path, after: d
         # Two of this clip's frames stand in the wrong order; the later one is shown right after the other.
         assert max(off) <= (0.02 if clip.name == "h264-png.mkv" else 0.002)
     ends = [at + lasts - start for (at, lasts), start in zip((track[-1] for track in tracks), zero, strict=True)]
+    if len(shown[0]) == 1 and not tracks[0][0][1]:  # a single frame that says not how long it lasts
+        ends[0] = float(probed(clip)["format"]["duration"])  # type: ignore[call-overload]
     frame = max((b - a for a, b in zip(shown[0], shown[0][1:], strict=False)), default=0.05)
-    assert abs(ends[0] - ends[1]) <= frame
+    assert abs(ends[0] - ends[1]) <= frame + 1e-5
     assert len(streams(result, "audio")) == len(streams(clip, "audio"))
     for one, other in zip(streams(clip, "audio"), streams(result, "audio"), strict=True):
         heard = times_of(clip, int(str(one["index"]))), times_of(result, int(str(other["index"])))

@@ -27,6 +27,7 @@ else:
     AnyPacket = Packet  # at run time it takes no parameters
 
 _EARLY_SECONDS = 0.5
+_LATE_SECONDS = 1  # how far past the end is read for a frame that shows that all before it have come
 _WHOLE = Span()
 
 
@@ -65,6 +66,7 @@ class ClipReader:
         self._converter = Converter()
         self._broken: str | None = None
         self._interlaced = False
+        self._past_end = False
         self._step = round(1 / (facts.rate * self._base)) if facts.rate and facts.rate < 240 else 0
 
     def __enter__(self) -> Self:
@@ -127,8 +129,7 @@ class ClipReader:
         try:
             for packet in self.container.demux(tracks):
                 track = packet.stream
-                # What a packet holds is shown after it is decoded: past the end in decoding order is past the end.
-                if end is not None and packet.dts is not None and self._time_of(packet.dts, packet) >= end:
+                if end is not None and self._is_past(end, packet):
                     running.discard(track.index)
                     if not running:
                         break
@@ -140,6 +141,18 @@ class ClipReader:
         except (av.FFmpegError, OSError) as error:
             self._broken = f"the clip breaks off: {reason(error)}"
             yield from self._in_span(self._decoded(None))
+
+    def _is_past(self, end: Fraction, packet: AnyPacket) -> bool:
+        """Tell whether no packet from this one on holds anything that is shown before the end.
+
+        What a packet holds is shown after it is decoded, so past the end in decoding order is past the end. But frames
+        may wait in the decoder, and asked for all of them at once it drops them when one is damaged: so the film is
+        read on until one comes that lies past the end.
+        """
+        if packet.dts is None:
+            return False
+        late = self._time_of(packet.dts, packet) - end
+        return late >= 0 and (packet.stream.index != self.film.index or self._past_end or late >= _LATE_SECONDS)
 
     def _seek(self) -> None:
         if not self.span.start:
@@ -166,7 +179,10 @@ class ClipReader:
             zero = round(self._zero / self._base)
             shown = ticks - zero if ticks is not None else (self._last or 0) + max(self._step, 1)
             time = shown * self._base + self.span.start
-            if time < self.span.start or (self.span.end is not None and time >= self.span.end):
+            if self.span.end is not None and time >= self.span.end:
+                self._past_end = True
+                continue
+            if time < self.span.start:
                 continue
             if self._last is not None and shown <= self._last:
                 shown = self._last + 1  # time stands still or runs backwards in damaged files
