@@ -24,13 +24,28 @@ def reuse_large_buffers() -> bool:
     three times itself. A network asks for the same few sizes over and over, so keeping them is worth 1.3 to 1.5
     times the speed on pictures of 512x512 and more.
     """
+    return bool(
+        _asked_of_c_library("mallopt", _M_MMAP_THRESHOLD, 1 << 30)
+        and _asked_of_c_library("mallopt", _M_TRIM_THRESHOLD, 1 << 30)
+    )
+
+
+def release_free_buffers() -> None:
+    """Give the memory of freed buffers back, where the C library can.
+
+    Kept buffers are kept by the thread that asked for them: where others free them, as in a film on its way from thread
+    to thread, memory creeps up. Giving it back costs a millisecond or two, and asking for it anew as much.
+    """
+    _asked_of_c_library("malloc_trim", 0)
+
+
+def _asked_of_c_library(name: str, *arguments: int) -> int:
     if not sys.platform.startswith("linux"):
-        return False
+        return 0
     try:
-        libc = ctypes.CDLL(None)
-        return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+        return int(getattr(ctypes.CDLL(None), name)(*arguments))
     except (OSError, AttributeError):  # another C library
-        return False
+        return 0
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
