@@ -176,9 +176,14 @@ class ClipReader:
     def _in_span(self, frames: Iterator[VideoFrame]) -> Iterator[_Shown]:
         for frame in frames:
             ticks = frame.pts if frame.pts is not None else frame.dts
-            zero = round(self._zero / self._base)
-            shown = ticks - zero if ticks is not None else (self._last or 0) + max(self._step, 1)
-            time = shown * self._base + self.span.start
+            # In ticks of the film, so that its first frame is at 0 though the container counts otherwise.
+            begins, skipped = round(self.facts.start / self._base), round(self.span.start / self._base)
+            if ticks is None:
+                shown = (self._last or 0) + max(self._step, 1)
+                time = shown * self._base + self.span.start
+            else:
+                shown = ticks - begins - skipped
+                time = (ticks - begins) * self._base
             if self.span.end is not None and time >= self.span.end:
                 self._past_end = True
                 continue
