@@ -21,15 +21,17 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     linear, height, width = _averaged(to_linear(preview.clamp(0, 1)), height, width, side=lift.STATISTIC_SIDE)
     linear = linear.double()
     pixels = height * width
+    room = -to_linear(_norm(linear, pixels, 16)).clamp_min(lift.EMPTY).log() / math.log(2)
+    has_room = _smoothstep(room, lift.ROOM_FROM, lift.ROOM_TO)
     missing = _missing_stops(linear, pixels)
-    wanted = missing * _smoothstep(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
+    trust = _smoothstep(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
+    wanted = trust * missing + (1 - trust) * (room - lift.ROOM_KEPT).clamp_min(0) * has_room
     # In units of EMPTY: the translation to ONNX takes the addition of its square, 9e-10, for one of nothing.
     light = (linear.sum() / (3 * pixels) / lift.EMPTY).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
     stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
-    lights = (to_encoded(linear).amax(1).pow(8).sum() / pixels).pow(1 / 8)
-    roll_off = _smoothstep(lights, lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    roll_off = _smoothstep(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO) * (1 - has_room)
     stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * _smoothstep(stops, *lift.LIGHTS_REDUCE_STOPS))
     return stops.view(1), roll_off.view(1)
 
@@ -54,8 +56,10 @@ def _logarithmic(linear: Tensor, stops: Tensor) -> Tensor:
         k = middle.exp()
         below = k / (1 + k).log() < torch.exp2(stops)
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    k = low.exp().to(linear.dtype)
-    return (1 + k * linear).log() / (1 + k).log()
+    k = low.exp()
+    # In float64, for want of log1p: a slight lift has a small k.
+    curved: Tensor = (1 + k * linear.double()).log() / (1 + k).log()
+    return curved.to(linear.dtype)
 
 
 def _smoothstep(value: Tensor, first: float, last: float) -> Tensor:
@@ -75,6 +79,10 @@ def _stops(curvature: Tensor) -> Tensor:
 
 def _brightness(linear: Tensor, pixels: Tensor) -> Tensor:
     return (to_encoded(linear).amax(1).square().sum() / pixels).sqrt()
+
+
+def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:
+    return (to_encoded(linear).amax(1).pow(order).sum() / pixels).pow(1 / order)
 
 
 def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:
