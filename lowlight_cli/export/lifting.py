@@ -78,7 +78,7 @@ def _stops(curvature: Tensor) -> Tensor:
 
 
 def _brightness(linear: Tensor, pixels: Tensor) -> Tensor:
-    return (to_encoded(linear).amax(1).square().sum() / pixels).sqrt()
+    return _norm(linear, pixels, 2)
 
 
 def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:

@@ -61,6 +61,8 @@ class ClipReader:
         self.film.thread_type = "AUTO"
         self._base = self.film.time_base or facts.time_base
         self._zero = facts.start + span.start
+        # In ticks of the film, so that its first frame is at 0 though the container counts otherwise.
+        self._begins, self._skipped = round(facts.start / self._base), round(span.start / self._base)
         self._lost = 0
         self._last: int | None = None
         self._converter = Converter()
@@ -176,14 +178,12 @@ class ClipReader:
     def _in_span(self, frames: Iterator[VideoFrame]) -> Iterator[_Shown]:
         for frame in frames:
             ticks = frame.pts if frame.pts is not None else frame.dts
-            # In ticks of the film, so that its first frame is at 0 though the container counts otherwise.
-            begins, skipped = round(self.facts.start / self._base), round(self.span.start / self._base)
             if ticks is None:
                 shown = (self._last or 0) + max(self._step, 1)
                 time = shown * self._base + self.span.start
             else:
-                shown = ticks - begins - skipped
-                time = (ticks - begins) * self._base
+                shown = ticks - self._begins - self._skipped
+                time = (ticks - self._begins) * self._base
             if self.span.end is not None and time >= self.span.end:
                 self._past_end = True
                 continue

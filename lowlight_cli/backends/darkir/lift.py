@@ -95,7 +95,7 @@ def _smoothstep(value: float, first: float, last: float) -> float:
 
 def _brightness(linear: Tensor) -> float:
     """Root mean square of the brightest sRGB channel: steadier across scenes than a mean, for it hardly sees hue."""
-    return float(to_encoded(linear).amax(1).square().mean().sqrt())
+    return _norm(linear, 2)
 
 
 def _missing_stops(linear: Tensor) -> float:
