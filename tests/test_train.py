@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +17,12 @@ from PIL import Image
 import lowlight_cli.train.loop as loop_module
 import lowlight_cli.train.network as network_module
 from lowlight_cli.backends.darkir.adapter import build_network
-from lowlight_cli.errors import InputError, SettingsError, WeightsError
+from lowlight_cli.errors import InputError, SettingsError, WeightsError, WorkerError
 from lowlight_cli.train.events import Progress, Saved, Validation
 from lowlight_cli.train.journal import journaled
 from lowlight_cli.train.loop import learning_rate, train
 from lowlight_cli.train.photographed import load_pairs
-from lowlight_cli.train.processes import Processes
+from lowlight_cli.train.processes import Processes, own_device
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import DataRecipe, Schedule, Stage, parse_recipe, published_recipes, read_recipe
 from lowlight_cli.train.scenes import load_clean
@@ -424,3 +426,46 @@ def test_every_panorama_of_the_training_set_is_read():
     assert np.isfinite(radiance).all()
     assert radiance.min() >= 0
     assert radiance.max() > 1
+
+
+def test_processes_that_make_samples_change_no_byte(clean, tmp_path):
+    recipe = tiny(8)
+    for workers in (0, 2):
+        train_tiny(clean, tmp_path / str(workers), recipe, workers=workers)
+    first, second = (tmp_path / str(workers) / "tiny.safetensors" for workers in (0, 2))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_killed_maker_of_samples_ends_the_training_with_a_sentence(clean, tmp_path):
+    events = train(tiny(400), *load_clean(clean, tiny(400)), run=Run(tmp_path, workers=1, report_every=1))
+    next(events)
+    (child,) = multiprocessing.active_children()
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="--workers"):
+        list(events)
+
+
+def test_the_gpu_that_torchrun_means_is_taken_unless_one_is_named(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [str(own_device(wanted)) for wanted in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:2", "cuda:2", "cuda:1", "cpu",
+    ]  # fmt: skip
+
+
+@pytest.mark.cuda
+def test_a_training_on_a_gpu_is_resumed_there_and_on_a_cpu(clean, tmp_path):
+    """The same network on either device, as near as float32 sums come."""
+    recipe = tiny(12)
+    for device in ("cpu", "cuda"):
+        train_tiny(clean, tmp_path / device, recipe, device=device, workers=2)
+    for device, other in (("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")):
+        stopped = train(recipe, *load_clean(clean, recipe), run=Run(tmp_path / "both", device=device, save_every=6))
+        next(event for event in stopped if isinstance(event, Saved))
+        stopped.close()
+        train_tiny(clean, tmp_path / "both", recipe, device=other)
+        for name, tensor in read_weights(tmp_path / "both" / "tiny.safetensors").tensors.items():
+            wanted = read_weights(tmp_path / "cpu" / "tiny.safetensors").tensors[name]
+            torch.testing.assert_close(tensor, wanted, atol=2e-3, rtol=2e-2)
+        shutil.rmtree(tmp_path / "both")

@@ -53,6 +53,15 @@ ValidateEvery = Annotated[
 ReportEvery = Annotated[
     int, typer.Option(min=1, metavar="STEPS", help="Between lines of the log.", rich_help_panel=_TRAINING)
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that make samples.",
+        show_default="one a core beside a GPU, else 0: a thread",
+        rich_help_panel=_TRAINING,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per event on stdout.", rich_help_panel="Terminal")]
 
 
@@ -65,6 +74,7 @@ def train(
     save_every: SaveEvery = Run.save_every,
     validate_every: ValidateEvery = Run.validate_every,
     report_every: ReportEvery = Run.report_every,
+    workers: Workers = Run.workers,
     as_json: Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -83,7 +93,7 @@ def train(
     wanted = read_recipe(recipe)
     training, held_out = _load(clean, pairs, wanted)
     named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
-    run = Run(output, f"{training.count} of {named}", device, save_every, validate_every, report_every)
+    run = Run(output, f"{training.count} of {named}", device, save_every, validate_every, report_every, workers)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
         events = journaled(run_training(wanted, training, held_out, run=run), output)
         _follow(events, show, as_json=as_json)

@@ -65,5 +65,5 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
         raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
     state.network.load_state_dict(content["network"])
     state.optimiser.load_state_dict(content["optimiser"])
-    state.average = content["average"]
+    state.average = {name: tensor.to(state.average[name].device) for name, tensor in content["average"].items()}
     state.step, state.skipped = content["step"], content["skipped"]

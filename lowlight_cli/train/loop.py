@@ -3,15 +3,15 @@
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder
-from lowlight_cli.device import choose_device
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved
+from lowlight_cli.train.loading import coming_batches, usual_workers
 from lowlight_cli.train.network import build_network, export_weights, training_loss
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
 from lowlight_cli.train.recipe import Recipe
@@ -61,27 +61,11 @@ def advance(state: State, batch: Batch, recipe: Recipe, processes: Processes) ->
         state.skipped += 1
     # Early on the average would remember the first weights for too long: it starts short and grows.
     keep = min(recipe.optimiser.ema, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for name, tensor in state.network.state_dict().items():
-            state.average[name].lerp_(tensor, 1 - keep)
+    tensors = state.network.state_dict()
+    blend = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+    blend([state.average[name] for name in tensors], list(tensors.values()), None)
     state.step += 1
     return loss, norm
-
-
-def _batches(recipe: Recipe, sources: Sources, first: int, processes: Processes) -> Iterator[Batch]:
-    """This process's share of the batches from step `first` on, each made while the one before is trained on."""
-
-    def make(step: int) -> Batch:
-        stage = recipe.schedule.stage(step)
-        return sources.batch(recipe, step, crop=stage.crop, places=processes.share(stage.batch))
-
-    with ThreadPoolExecutor(1, "samples") as worker:
-        coming = worker.submit(make, first)
-        for step in range(first, recipe.schedule.steps):
-            batch = coming.result()
-            if step + 1 < recipe.schedule.steps:
-                coming = worker.submit(make, step + 1)
-            yield batch
 
 
 def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> Iterator[Event]:
@@ -95,10 +79,11 @@ def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> 
         SettingsError: the checkpoint is of another recipe, or a batch cannot be shared out.
         WeightsError: the checkpoint cannot be read.
         InputError: a picture cannot be read.
+        WorkerError: a process that makes samples was killed.
         DeviceError: the device is not there.
         OutputError: a file cannot be written.
     """
-    device = own_device(choose_device(run.device))
+    device = own_device(run.device)
     make_folder(run.output / "checkpoint.pt")
     with joined_processes(device) as processes:
         yield from _train(recipe, training, held_out, run=run, device=device, processes=processes)
@@ -116,8 +101,9 @@ def _train(
     since = time.monotonic()
     if state.step >= recipe.schedule.steps:
         return
-    for batch in _batches(recipe, training, state.step, processes):
-        recent.append(advance(state, batch.to(device), recipe, processes))
+    workers = usual_workers(device, processes) if run.workers is None else run.workers
+    for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
+        recent.append(advance(state, batch, recipe, processes))
         last = state.step == recipe.schedule.steps
         if not processes.leads:
             continue

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lowlight_cli.device import choose_device
 from lowlight_cli.errors import SettingsError
 
 
@@ -36,10 +37,11 @@ class Processes:
         return range(self.rank * size, (self.rank + 1) * size)
 
 
-def own_device(device: torch.device) -> torch.device:
-    """The GPU that torchrun means this process to use, where `device` names no particular one."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+def own_device(wanted: str) -> torch.device:
+    """The device called `wanted`, as `choose_device` has it; one without a number is the GPU that torchrun means."""
+    device = choose_device(wanted)
+    if device.type == "cuda" and ":" not in wanted and "LOCAL_RANK" in os.environ:
+        return choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
     return device
 
 

@@ -10,7 +10,10 @@ DEFAULT_RECIPE = "darkir-small"
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training writes, how often (in steps), and where it computes. `data` says on what, for the metadata."""
+    """Where a training writes, how often (in steps), and where it computes. `data` says on what, for the metadata.
+
+    `workers` processes make samples; 0 leaves it to a thread, None is 0 on a CPU and a process per core beside a GPU.
+    """
 
     output: Path = Path("training")
     data: str = "unnamed"
@@ -18,7 +21,10 @@ class Run:
     save_every: int = 250
     validate_every: int = 250
     report_every: int = 25
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.save_every, self.validate_every, self.report_every) < 1:
             raise SettingsError("a training saves, validates and reports every 1 step or more")
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError("--workers is 0 or more")
