@@ -227,7 +227,13 @@ class Model:
 
         def load(dtype: torch.dtype) -> Backend:
             return load_backend(
-                self.backend, self.weights, device=device, dtype=dtype, network=self.network, denoise=self.denoise
+                self.backend,
+                self.weights,
+                device=device,
+                dtype=dtype,
+                network=self.network,
+                denoise=self.denoise,
+                compiling=compute.compile,
             )
 
         enhancer = Enhancer(self.name, load, replace(compute, precision=precision))

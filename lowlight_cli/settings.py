@@ -9,6 +9,7 @@ from typing import Literal
 from lowlight_cli.errors import SettingsError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compiling = Literal["off", "graph", "full"]
 EngineKind = Literal["local", "ray"]
 ExportFormat = Literal["onnx", "torchscript"]
 Metadata = Literal["keep", "strip", "no-gps"]
@@ -63,11 +64,16 @@ class Tone:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps; for files also cuda:all."""
+    """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps; for files also cuda:all.
+
+    `compile` is worth its wait only on long jobs of one size: `graph` records CUDA graphs, `full` runs torch's
+    compiler.
+    """
 
     device: str = "auto"
     precision: Precision = "auto"
     tiling: Tiling = Tiling()
+    compile: Compiling = "off"
 
 
 @dataclass(frozen=True)

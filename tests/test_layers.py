@@ -24,6 +24,7 @@ LAYERS = {
     "images": 2,
     "video": 2,
     "device": 2,
+    "compiling": 2,
     "tiling": 2,
     "tone": 2,
     "metrics": 2,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from lowlight_cli.backends.base import Backend
+    from lowlight_cli.settings import Compiling
     from lowlight_cli.weights_file import WeightsFile
 
 
@@ -70,14 +71,15 @@ def load_backend(
     dtype: "torch.dtype",
     network: Mapping[str, object] | None = None,
     denoise: float | None = None,
+    compiling: "Compiling" = "off",
 ) -> "Backend":
     """Make the backend called `name` ready on a device, in a dtype.
 
     `network` holds settings of the network that the tensors cannot tell, such as dilation rates; `denoise` (0..1) is
-    for backends whose facts say `can_denoise`.
+    for backends whose facts say `can_denoise`; `compiling` is as in `Compute.compile`.
 
-    Raises SettingsError for an unknown name or a `denoise` that means nothing, WeightsError for weights that do not
-    fit.
+    Raises SettingsError for an unknown name, a `denoise` or a `compiling` that means nothing, WeightsError for
+    weights that do not fit.
     """
     if name not in BACKENDS:
         raise SettingsError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")
@@ -93,7 +95,8 @@ def load_backend(
     if name == "darkir":
         from lowlight_cli.backends.darkir.adapter import load_darkir
 
-        return load_darkir(weights, network or {}, device=device, dtype=dtype)
+        return load_darkir(weights, network or {}, device=device, dtype=dtype, compiling=compiling)
     from lowlight_cli.backends.zeroig.adapter import load_zeroig
 
-    return load_zeroig(weights, device=device, dtype=dtype, denoise=1.0 if denoise is None else denoise)
+    told = 1.0 if denoise is None else denoise
+    return load_zeroig(weights, device=device, dtype=dtype, denoise=told, compiling=compiling)

@@ -127,7 +127,10 @@ def _complexity(network: nn.Module) -> tuple[int, float]:
 def _compute_arguments(compute: Compute) -> tuple[str, ...]:
     tile = "auto" if compute.tiling.size is None else str(compute.tiling.size)
     overlap = str(compute.tiling.overlap)
-    return ("--device", compute.device, "--precision", compute.precision, "--tile", tile, "--overlap", overlap)
+    return (
+        *("--device", compute.device, "--precision", compute.precision, "--compile", compute.compile),
+        *("--tile", tile, "--overlap", overlap),
+    )
 
 
 def _picture_cases(model: _Model, speed: Speed, folder: Path) -> Iterator[Case]:

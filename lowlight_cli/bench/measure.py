@@ -17,7 +17,7 @@ from lowlight_cli import __version__
 from lowlight_cli.bench.rows import BenchRow, Kind, Machine, Unit
 from lowlight_cli.device import choose_dtype, precision_name, usable_precision
 from lowlight_cli.enhancer import Progress
-from lowlight_cli.settings import Precision
+from lowlight_cli.settings import Compute
 
 logger = logging.getLogger(__name__)
 
@@ -197,17 +197,18 @@ def _machine_seconds(before: tuple[float, float], after: tuple[float, float]) ->
     return math.sqrt(convolution * copy)
 
 
-def describe_machine(device: torch.device, precision: Precision) -> Machine:
+def describe_machine(device: torch.device, compute: Compute) -> Machine:
     """Return the facts that speed depends on."""
     return Machine(
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         device=str(device),
-        precision=precision_name(choose_dtype(usable_precision(precision, device), device)),
+        precision=precision_name(choose_dtype(usable_precision(compute.precision, device), device)),
         threads=torch.get_num_threads(),
         lowlight=__version__,
         torch=importlib.metadata.version("torch"),
         python=platform.python_version(),
         system=platform.platform(),
+        compile=compute.compile,
     )
 
 

@@ -28,6 +28,7 @@ class Machine:
     torch: str
     python: str
     system: str
+    compile: str = "off"
 
     def as_json(self) -> dict[str, object]:
         """Return the object that `--json` prints first."""

@@ -11,7 +11,7 @@ from lowlight_cli.cli.bench_quality import QualityWanted, show_quality
 from lowlight_cli.cli.bench_speed import Extras, show_speed
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.pairs import Split
-from lowlight_cli.settings import DEFAULT_MODEL, Compute, Precision
+from lowlight_cli.settings import DEFAULT_MODEL, Compute
 
 _SPEED, _QUALITY = "Speed", "Quality, with --pairs"
 _SIZES_HELP = "A side, WIDTHxHEIGHT, 1080p, 4k, 12mpx or 24mpx; may be repeated."
@@ -115,6 +115,7 @@ def bench(
     precision: opt.PrecisionOption = Compute.precision,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = Compute.tiling.overlap,
+    compiling: opt.CompileOption = Compute.compile,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -131,8 +132,7 @@ def bench(
     mean 0.45). GT-mean values are taken after the result was scaled to the
     reference's brightness: they forgive a wrong exposure, usually by 3 to 5 dB.
     """
-    opt.one_of(precision, get_args(Precision), "--precision")
-    compute = Compute(device, cast(Precision, precision), opt.read_tiling(tile, overlap))
+    compute = opt.read_compute(device, precision, tile, overlap, compiling)
     models = tuple(model or ([] if weights else [DEFAULT_MODEL]))
     files = tuple(weights or ())
     if pairs is not None:

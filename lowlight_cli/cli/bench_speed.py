@@ -52,7 +52,7 @@ def _measured(speed: Speed, *, quiet: bool) -> Report:
     with TemporaryDirectory(prefix="lowlight-bench-") as folder, Show(1, noun="bench", quiet=quiet) as show:
         cases = list(plan_cases(speed, Path(folder)))
         rows = tuple(measure_cases(cases, device=device, repeat=speed.repeat, on_measurement=show.step))
-        return Report(describe_machine(device, speed.compute.precision), rows)
+        return Report(describe_machine(device, speed.compute), rows)
 
 
 def _print_report(report: Report, *, as_json: bool) -> None:
@@ -69,7 +69,8 @@ def _print_report(report: Report, *, as_json: bool) -> None:
 def _described(machine: Machine) -> str:
     where = machine.device if machine.device in machine.processor else f"{machine.processor}, {machine.device}"
     versions = f"lowlight {machine.lowlight}, torch {machine.torch}, Python {machine.python}"
-    return f"{where}, {machine.precision}, {machine.threads} threads; {versions}; {machine.system}"
+    quicker = "" if machine.compile == "off" else f", compile {machine.compile}"
+    return f"{where}, {machine.precision}{quicker}, {machine.threads} threads; {versions}; {machine.system}"
 
 
 def _cells(row: BenchRow) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, looking, named_inputs, only_results, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import part_plan, plan_jobs, read_shard
-from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Engine, Metadata, Precision, Tone
+from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Engine, Metadata, Tone
 
 
 def enhance(
@@ -36,6 +36,7 @@ def enhance(
     precision: opt.PrecisionOption = Compute.precision,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = Compute.tiling.overlap,
+    compiling: opt.CompileOption = Compute.compile,
     max_megapixels: opt.MaxPixels = None,
     recursive: opt.Recursive = False,
     files_from: opt.FilesFrom = None,
@@ -61,8 +62,7 @@ def enhance(
     """
     tone = Tone(strength, exposure, protect_highlights, denoise)
     opt.one_of(metadata, get_args(Metadata), "--metadata")
-    opt.one_of(precision, get_args(Precision), "--precision")
-    compute = Compute(device, cast(Precision, precision), opt.read_tiling(tile, overlap))
+    compute = opt.read_compute(device, precision, tile, overlap, compiling)
     encoding = Encoding(format, quality, cast(Metadata, metadata))
     network = opt.read_dilations(dilations)
     comparison = opt.read_comparison(compare, compare_style, compare_size)

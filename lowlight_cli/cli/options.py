@@ -7,7 +7,17 @@ import typer
 
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.settings import CompareSize, CompareStyle, Comparison, Engine, EngineKind, Tiling
+from lowlight_cli.settings import (
+    CompareSize,
+    CompareStyle,
+    Comparison,
+    Compiling,
+    Compute,
+    Engine,
+    EngineKind,
+    Precision,
+    Tiling,
+)
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
 _BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
@@ -139,6 +149,15 @@ PrecisionOption = Annotated[
         rich_help_panel=_COMPUTE,
     ),
 ]
+CompileOption = Annotated[
+    str,
+    typer.Option(
+        "--compile",
+        metavar="off|graph|full",
+        help="For long jobs of one size: CUDA graphs, or torch's compiler.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
 Tile = Annotated[
     str,
     typer.Option(
@@ -234,6 +253,16 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first f
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_TERMINAL)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_TERMINAL)]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_TERMINAL)]
+
+
+def read_compute(device: str, precision: str, tile: str, overlap: int, compiling: str) -> Compute:
+    """Return what the options about computing mean; raises SettingsError."""
+    return Compute(
+        device,
+        cast(Precision, one_of(precision, get_args(Precision), "--precision")),
+        read_tiling(tile, overlap),
+        cast(Compiling, one_of(compiling, get_args(Compiling), "--compile")),
+    )
 
 
 def read_tiling(tile: str, overlap: int) -> Tiling:

@@ -16,7 +16,7 @@ from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import Plan, part_plan, plan_jobs, read_shard
 from lowlight_cli.results import FileResult
-from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Engine, Metadata, Precision, Tone
+from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.video import CLIPS, Film, Span, read_time
 from lowlight_cli.video.settings import read_arguments
 from lowlight_cli.zero_shot.settings import ZeroShot
@@ -134,6 +134,7 @@ def video(
     precision: opt.PrecisionOption = Compute.precision,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = Compute.tiling.overlap,
+    compiling: opt.CompileOption = Compute.compile,
     frames_per_batch: FramesPerBatch = 1,
     max_megapixels: opt.MaxPixels = None,
     recursive: opt.Recursive = False,
@@ -159,8 +160,7 @@ def video(
     """
     tone = Tone(strength, exposure, protect_highlights, denoise)
     opt.one_of(metadata, get_args(Metadata), "--metadata")
-    opt.one_of(precision, get_args(Precision), "--precision")
-    compute = Compute(device, cast(Precision, precision), opt.read_tiling(tile, overlap))
+    compute = opt.read_compute(device, precision, tile, overlap, compiling)
     film = Film(codec, crf, preset, pixel_format, read_arguments(encoder_arguments or []))
     span = Span(*(() if start is None else (read_time(start, "--start"),)))
     if end is not None:

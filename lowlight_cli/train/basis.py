@@ -23,8 +23,8 @@ def haar_basis(unshuffle: int) -> Tensor:
 
 
 def turn(channels: Tensor, matrix: Tensor) -> Tensor:
-    """Apply a matrix to the channels of `(n, c, h, w)`."""
-    return F.conv2d(channels, matrix[:, :, None, None])
+    """Apply a matrix, from whichever device, to the channels of `(n, c, h, w)`."""
+    return F.conv2d(channels, matrix.to(channels.device)[:, :, None, None])
 
 
 def fold_basis(tensors: dict[str, Tensor], matrix: Tensor) -> dict[str, Tensor]:
@@ -32,6 +32,7 @@ def fold_basis(tensors: dict[str, Tensor], matrix: Tensor) -> dict[str, Tensor]:
     pictures = len(matrix)
     folded = dict(tensors)
     intro = tensors["intro.weight"]
+    matrix = matrix.to(intro.device)
     seen = torch.einsum("oihw,ij->ojhw", intro[:, :pictures], matrix)
     folded["intro.weight"] = torch.cat([seen, intro[:, pictures:]], dim=1)
     for name in ("ending", "side_out"):

@@ -60,7 +60,7 @@ def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
 
 def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
     settings = recipe.network
-    basis = haar_basis(settings.unshuffle).to(batch.lifted.device) if settings.haar else None
+    basis = haar_basis(settings.unshuffle) if settings.haar else None
 
     def in_basis(folded: Tensor) -> Tensor:
         if basis is None:
@@ -124,4 +124,4 @@ def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, st
         "step": str(step),
         "steps": str(recipe.schedule.steps),
     }
-    write_weights(path, {name: tensor.half() for name, tensor in tensors.items()}, metadata)
+    write_weights(path, {name: tensor.half().cpu() for name, tensor in tensors.items()}, metadata)

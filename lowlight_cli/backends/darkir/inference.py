@@ -107,7 +107,8 @@ class _Folded(nn.Module):
 
 
 def _is_for_onednn(x: Tensor) -> bool:
-    return x.is_cpu and _ONEDNN and x.dtype in (torch.float32, torch.bfloat16)
+    # torch's compiler cannot look into these calls, and makes its own choice anyhow.
+    return x.is_cpu and _ONEDNN and x.dtype in (torch.float32, torch.bfloat16) and not torch.compiler.is_compiling()
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -171,7 +172,7 @@ class _Pointwise(_Folded):
 
     def __init__(self, conv: nn.Module, dtype: torch.dtype, *, scale: Tensor | None = None) -> None:
         super().__init__(dtype)
-        factor = torch.ones(1) if scale is None else scale.flatten()
+        factor = _bias(conv).new_ones(1) if scale is None else scale.flatten()
         self.keep("weight", _matrix(conv)[:, :, None, None] * factor[:, None, None, None])
         self.keep("bias", _bias(conv) * factor)
 

@@ -1,0 +1,54 @@
+"""Quicker is not different: what is recorded or compiled gives what the network gives."""
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lowlight_cli.cli import app
+from lowlight_cli.compiling import compiled
+from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.errors import DeviceError, SettingsError
+from lowlight_cli.settings import Compute
+
+CPU = torch.device("cpu")
+
+
+def enhanced(image, device, how, precision="fp32"):
+    compute = Compute(device, precision, compile=how)
+    enhancer = load_enhancer("darkir-small", compute=compute, offline=True)
+    with torch.inference_mode():
+        return enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.device, enhancer.dtype)).float().cpu()
+
+
+def test_off_is_the_function_itself():
+    assert compiled(torch.sqrt, "off", CPU) is torch.sqrt
+
+
+def test_graphs_need_cuda():
+    with pytest.raises(SettingsError, match="--device cuda"):
+        compiled(torch.sqrt, "graph", CPU)
+
+
+@pytest.mark.parametrize(("how", "code"), [("graph", 2), ("quick", 2)])
+def test_what_cannot_be_meant_is_refused(tmp_path, how, code):
+    (tmp_path / "photo.png").write_bytes(b"never read")
+    ran = CliRunner().invoke(app, ["enhance", str(tmp_path / "photo.png"), "--device", "cpu", "--compile", how])
+    assert ran.exit_code == code
+    assert "--compile" in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_function_that_torch_cannot_compile_is_named():
+    def opaque(image):
+        return torch.mkldnn_convolution(image, torch.ones(1, 1, 1, 1), None, (0, 0), (1, 1), (1, 1), 1)
+
+    with pytest.raises(DeviceError, match="--compile off"):
+        compiled(opaque, "full", CPU)(torch.ones(1, 1, 2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support")
+def test_the_compiled_network_gives_what_the_network_gives():
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert (enhanced(image, "cpu", "full") - enhanced(image, "cpu", "off")).abs().max() < 1e-5

@@ -1,0 +1,184 @@
+"""A GPU gives what the CPU gives: networks, pictures, fits and clips."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from lowlight_cli.backends import load_backend
+from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.backends.zeroig.losses import zero_shot_loss
+from lowlight_cli.backends.zeroig.network import ZeroIG
+from lowlight_cli.cli import app
+from lowlight_cli.compiling import compiled
+from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.metrics import measure_quality
+from lowlight_cli.settings import Compute, Tiling
+from lowlight_cli.weights_file import WeightsFile
+
+pytestmark = pytest.mark.cuda
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _exact_products(monkeypatch):
+    """Without TF32, whose ten bits would hide what is to be compared."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def lowlight(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def dark(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, 3, height, width, generator=generator) * torch.linspace(0.01, 0.25, width)
+
+
+def trained_like(network):
+    """Random weights where fresh ones are zero, so that every part of the network counts."""
+    torch.manual_seed(1)
+    for parameter in network.parameters():
+        if not parameter.detach().any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def psnr(found, wanted):
+    return measure_quality(found.float().cpu()[0].clamp(0, 1), wanted.float().cpu()[0].clamp(0, 1)).psnr
+
+
+def backends(network, name, dtype):
+    weights = WeightsFile({key: tensor.detach() for key, tensor in network.state_dict().items()}, {}, "made up")
+    arguments = {"network": {"dilations": [1, 4, 9]}} if name == "darkir" else {}
+    on_cpu = load_backend(name, weights, device=torch.device("cpu"), dtype=torch.float32, **arguments)
+    return on_cpu, load_backend(name, weights, device=CUDA, dtype=dtype, **arguments)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("use_csf", [False, True])
+@pytest.mark.parametrize("size", [(96, 128), (67, 131)])
+def test_darkir_gives_the_same_in_fp32_and_nearly_in_half_precision(use_csf, size):
+    network = trained_like(DarkIR(width=16, use_csf=use_csf)).eval()
+    image = dark(*size)
+    for dtype, least in ((torch.float32, 90), (torch.bfloat16, 35), (torch.float16, 45)):
+        on_cpu, on_gpu = backends(network, "darkir", dtype)
+        assert psnr(on_gpu.enhance(image.to(CUDA, dtype)), on_cpu.enhance(image)) > least, dtype
+
+
+@torch.inference_mode()
+def test_zeroig_gives_the_same(tmp_path):
+    torch.manual_seed(0)
+    on_cpu, on_gpu = backends(ZeroIG().eval(), "zeroig", torch.float32)
+    image = dark(67, 131)
+    assert (on_gpu.enhance(image.to(CUDA)).cpu() - on_cpu.enhance(image)).abs().max() < 1e-4
+
+
+def test_the_seven_losses_and_their_gradients_are_the_same():
+    torch.manual_seed(0)
+    network = ZeroIG().double()
+    image = dark(64, 80).double()
+    found = {}
+    for device in ("cpu", "cuda"):
+        network.to(device)
+        network.zero_grad()
+        loss = zero_shot_loss(network, image.to(device))
+        loss.backward()
+        found[device] = [
+            loss.detach().cpu(),
+            *(p.grad.cpu().clone() for p in network.parameters() if p.grad is not None),
+        ]
+    for on_cpu, on_gpu in zip(found["cpu"], found["cuda"], strict=True):
+        assert (on_gpu - on_cpu).abs().max() <= 1e-7 * on_cpu.abs().max() + 1e-9
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_graphs_give_what_the_network_gives_for_every_picture_and_size(precision):
+    enhancers = [
+        load_enhancer("darkir-small", compute=Compute("cuda", precision, compile=how), offline=True)
+        for how in ("off", "graph")
+    ]
+    for seed, size in enumerate([(64, 96), (64, 96), (96, 64), (80, 80), (96, 96), (112, 112), (64, 96)]):
+        image = dark(*size, seed).to(CUDA, enhancers[0].dtype)
+        plain, graphed = (enhancer.backend(enhancer.dtype).enhance(image) for enhancer in enhancers)
+        torch.testing.assert_close(graphed, plain, atol=1e-2 if precision == "bf16" else 1e-5, rtol=0)
+
+
+def test_results_of_a_recorded_function_are_the_callers_own():
+    double = compiled(lambda image: image * 2, "graph", CUDA)
+    first, second = double(torch.ones(2, device=CUDA)), double(torch.full((2,), 3.0, device=CUDA))
+    assert first.tolist() == [2, 2]
+    assert second.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("how", ["off", "graph"])
+def test_a_photo_is_enhanced_as_on_the_cpu(tmp_path, how):
+    results = []
+    for device, compiling in (("cpu", "off"), ("cuda", how)):
+        output = tmp_path / f"{device}.png"
+        arguments = ("--device", device, "--precision", "fp32", "--compile", compiling, "--format", "png")
+        ran = lowlight("enhance", EXAMPLES / "car.jpg", "-o", output, *arguments)
+        assert ran.exit_code == 0, ran.output
+        results.append(np.asarray(Image.open(output)).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+def test_tiles_on_a_gpu_agree_with_the_whole_picture():
+    image = dark(400, 600)
+    whole, tiled = (
+        load_enhancer("darkir-small", compute=Compute("cuda", "fp32", Tiling(size)), offline=True).enhance_tensor(image)
+        for size in (0, 256)
+    )
+    assert psnr(tiled, whole) > 40
+
+
+def test_a_gpu_whose_memory_is_taken_cuts_smaller_tiles_and_finishes():
+    """All but a little of the card's memory is taken by someone else: the tile that does not fit is halved."""
+    enhancer = load_enhancer("darkir-small", compute=Compute("cuda", "fp32", Tiling(0)), offline=True)
+    image = dark(1536, 2048)
+    wanted = enhancer.enhance_tensor(image)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + 0.35e9) / total))
+    try:
+        assert psnr(enhancer.enhance_tensor(image), wanted) > 38
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_fit_runs_on_a_gpu_and_its_weights_on_a_cpu(tmp_path):
+    picture = tmp_path / "night.png"
+    Image.fromarray(np.rint(dark(96, 128)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(picture)
+    fitted = tmp_path / "fitted.safetensors"
+    ran = lowlight("zero-shot", picture, "--preset", "paper", "--epochs", 5, "--device", "cuda", "--log",
+                   tmp_path / "log.jsonl", "--save-weights", fitted, "-o", tmp_path / "a.png")  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 5
+    ran = lowlight("enhance", picture, "--weights", fitted, "--device", "cpu", "-o", tmp_path / "b.png")
+    assert ran.exit_code == 0, ran.output
+    first, second = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("a.png", "b.png"))
+    assert np.abs(first - second).max() <= 1
+    ran = lowlight("zero-shot", picture, "--epochs", 40, "--device", "cuda", "-o", tmp_path / "c.png")
+    assert ran.exit_code == 0, ran.output
+
+
+@pytest.mark.parametrize("how", ["off", "graph"])
+def test_a_clip_is_enhanced_as_on_the_cpu(tmp_path, how):
+    frames = []
+    for device, compiling in (("cpu", "off"), ("cuda", how)):
+        output = tmp_path / f"{device}.mp4"
+        ran = lowlight("video", EXAMPLES / "night.mp4", "-o", output, "--end", "0.4", "--device", device, "--crf", 5,
+                       "--precision", "fp32", "--compile", compiling, "--json")  # fmt: skip
+        assert ran.exit_code == 0, ran.output
+        told = next(one for one in map(json.loads, ran.stdout.splitlines()) if one["status"] == "done")
+        frames.append((told["frames"], output.stat().st_size))
+    assert frames[0][0] == frames[1][0]
+    assert frames[0][1] == pytest.approx(frames[1][1], rel=0.05)
