@@ -11,8 +11,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lowlight_cli.atomic import make_folder
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved
+from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.loading import coming_batches, usual_workers
-from lowlight_cli.train.network import build_network, export_weights, training_loss
+from lowlight_cli.train.network import build_network, export_weights
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
@@ -42,17 +43,18 @@ def fresh_state(recipe: Recipe, device: torch.device) -> State:
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        fused=device.type == "cuda",
     )
     return State(network, average, optimiser)
 
 
-def advance(state: State, batch: Batch, recipe: Recipe, processes: Processes) -> tuple[float, float]:
+def advance(
+    state: State, batch: Batch, recipe: Recipe, processes: Processes, *, gradients: Gradients
+) -> tuple[float, float]:
     """One step; returns the loss and the gradient's norm. A step that is not finite changes no weight."""
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(recipe, state.step)
-    own_loss = training_loss(state.network, batch, recipe)
-    state.optimiser.zero_grad(set_to_none=True)
-    own_loss.backward()  # type: ignore[no-untyped-call]
+    own_loss = gradients.fill(batch)
     loss = float(average_gradients(state.network, own_loss, processes))
     norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.gradient_clip))
     if math.isfinite(norm) and math.isfinite(loss):
@@ -101,9 +103,10 @@ def _train(
     since = time.monotonic()
     if state.step >= recipe.schedule.steps:
         return
+    gradients = Gradients(state.network, recipe)
     workers = usual_workers(device, processes) if run.workers is None else run.workers
     for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
-        recent.append(advance(state, batch, recipe, processes))
+        recent.append(advance(state, batch, recipe, processes, gradients=gradients))
         last = state.step == recipe.schedule.steps
         if not processes.leads:
             continue

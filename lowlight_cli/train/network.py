@@ -60,7 +60,7 @@ def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
 
 def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
     settings = recipe.network
-    basis = haar_basis(settings.unshuffle) if settings.haar else None
+    basis = haar_basis(settings.unshuffle, batch.lifted.device) if settings.haar else None
 
     def in_basis(folded: Tensor) -> Tensor:
         if basis is None:
@@ -99,7 +99,7 @@ def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
         return cast(Tensor, out)
 
     loss = total_loss(_predict(listening, batch, recipe), batch.reference, recipe.loss)
-    side = turn(sides[0], haar_basis(recipe.network.unshuffle).T) if recipe.network.haar else sides[0]
+    side = turn(sides[0], haar_basis(recipe.network.unshuffle, sides[0].device).T) if recipe.network.haar else sides[0]
     return loss + recipe.loss.side * side_loss(side, batch.reference, recipe.network.unshuffle)
 
 
@@ -113,7 +113,7 @@ def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, st
     _, lifted, turned = (arguments.pop(name) for name in ("unshuffle", "lift", "haar"))
     arguments |= {"img_channel": 3 * recipe.network.unshuffle**2, "extra_channels": 1 if lifted else 0}
     if turned:
-        tensors = fold_basis(tensors, haar_basis(recipe.network.unshuffle))
+        tensors = fold_basis(tensors, haar_basis(recipe.network.unshuffle, tensors["intro.weight"].device))
     metadata = {
         "backend": "darkir",
         "network": json.dumps(arguments, sort_keys=True),
@@ -124,4 +124,4 @@ def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, st
         "step": str(step),
         "steps": str(recipe.schedule.steps),
     }
-    write_weights(path, {name: tensor.half().cpu() for name, tensor in tensors.items()}, metadata)
+    write_weights(path, {name: tensor.half() for name, tensor in tensors.items()}, metadata)
