@@ -15,6 +15,7 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
   for padding beyond 8: zeros are put around the features first.
 - A convolution that is added to something is added by oneDNN as it computes it, not in a pass of its own. Blocks write
   their result over their input.
+- On a CUDA GPU other steps are slow; `kernels` has them.
 - Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
 """
 
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowlight_cli.backends.darkir import kernels
 from lowlight_cli.backends.darkir.blocks import (
     Branch,
     CrossScaleFusion,
@@ -114,6 +116,8 @@ def _is_for_onednn(x: Tensor) -> bool:
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if _is_for_onednn(x):
         return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
+    if x.is_cuda and x.dtype != torch.float32:  # cuBLAS adds the bias as it multiplies, cuDNN in a pass of its own
+        return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, bias)
 
 
@@ -201,6 +205,8 @@ class _Norm(_Folded):
         self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if kernels.is_quick_for(x):
+            return kernels.norm(x, self.weight, self.bias, self.eps, dtype=self.dtype)
         rows = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return rows.permute(0, 3, 1, 2)
 
@@ -209,6 +215,7 @@ class _Depthwise(_Folded):
     """A sum of depthwise 3x3 convolutions of different dilations over the same input."""
 
     bias: Tensor
+    taps: Tensor
 
     def __init__(self, convs: list[nn.Conv2d], dtype: torch.dtype) -> None:
         super().__init__(dtype)
@@ -216,13 +223,27 @@ class _Depthwise(_Folded):
         for index, conv in enumerate(convs):
             self.keep(f"weight{index}", conv.weight)
         self.keep("bias", torch.stack([_bias(conv) for conv in convs]).sum(0))
+        self.keep("taps", kernels.tap_weights([conv.weight for conv in convs]))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_for_kernels(x):
+            return self._by_kernel(x, gated=False)
         weights: list[Tensor] = [getattr(self, f"weight{index}") for index in range(len(self.dilations))]
         total = _depthwise(x, weights[0], self.bias, self.dilations[0])
         for weight, dilation in zip(weights[1:], self.dilations[1:], strict=True):
             _add_depthwise(total, x, weight, dilation)
         return total
+
+    def gated(self, x: Tensor) -> Tensor:
+        """Return the `simple_gate` of the sum, `(N, C / 2, H, W)`."""
+        return self._by_kernel(x, gated=True) if self._is_for_kernels(x) else simple_gate(self(x))
+
+    def _is_for_kernels(self, x: Tensor) -> bool:
+        return kernels.is_quick_for(x) and len(self.dilations) <= kernels.MOST_TAPS
+
+    def _by_kernel(self, x: Tensor, *, gated: bool) -> Tensor:
+        taps = [kernels.Tap(dilation) for dilation in self.dilations]
+        return kernels.depthwise(x, self.taps, self.bias, taps, gated=gated)
 
 
 class _Paired(_Folded):
@@ -231,6 +252,7 @@ class _Paired(_Folded):
     own: Tensor
     other: Tensor
     bias: Tensor
+    taps: Tensor
     swapped_weight: Tensor
     swapped_bias: Tensor
 
@@ -240,12 +262,15 @@ class _Paired(_Folded):
         channels = torch.arange(grouped.out_channels)
         self.keep("own", grouped.weight[channels, channels % 2].unsqueeze(1))
         self.keep("other", grouped.weight[channels, 1 - channels % 2].unsqueeze(1))
+        self.keep("taps", kernels.tap_weights([self.own, self.other]))
         self.keep("bias", _bias(grouped))
         self.keep("swapped_weight", _matrix(conv1)[channels ^ 1][:, :, None, None])
         self.keep("swapped_bias", _bias(conv1)[channels ^ 1])
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.straight(x)
+        if kernels.is_quick_for(x):
+            return kernels.depthwise(wide, self.taps, self.bias, [kernels.Tap(1), kernels.Tap(1, swapped=True)])
         out = _depthwise(wide, self.own, self.bias, 1)
         return _add_depthwise(out, _pointwise(x, self.swapped_weight, self.swapped_bias), self.other, 1)
 
@@ -272,15 +297,22 @@ class _Frequency(_Folded):
         return torch.stack([self._one(picture) for picture in y]) if len(y) > 1 else self._one(y[0])[None]
 
     def _one(self, y: Tensor) -> Tensor:
-        channels, height, width = y.shape
-        pixels = F.layer_norm(y.permute(1, 2, 0).float(), (channels,), self.weight, self.bias, self.eps)
+        if kernels.is_quick_for(y):
+            normal = kernels.norm(y[None], self.weight, self.bias, self.eps, dtype=torch.float32)[0]
+            return self._filtered(normal.contiguous()).to(y.dtype)
+        pixels = F.layer_norm(y.permute(1, 2, 0).float(), self.weight.shape, self.weight, self.bias, self.eps)
         rows = pixels.transpose(1, 2).contiguous()
-        spectrum: Tensor = torch.fft.rfft2(rows.transpose(0, 1).contiguous())
+        planes = self._filtered(rows.transpose(0, 1).contiguous())
+        return planes.transpose(0, 1).contiguous().to(y.dtype).transpose(0, 1)
+
+    def _filtered(self, planes: Tensor) -> Tensor:
+        """Filter the spectrum of `(C, H, W)` planes, contiguous in that order as the result."""
+        spectrum: Tensor = torch.fft.rfft2(planes)
         parts = torch.view_as_real(spectrum)
         parts[..., 0].add_(_TINY)
         spectrum.mul_(self._filter(parts.flatten(1, 2)).view(spectrum.shape))
-        planes: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
-        return planes.transpose(0, 1).contiguous().to(y.dtype).transpose(0, 1)
+        filtered: Tensor = torch.fft.irfft2(spectrum, s=planes.shape[-2:])
+        return filtered
 
     def _filter(self, parts: Tensor) -> Tensor:
         """Return gamma * process1(|X|) / |X|, `(C, pixels)`, for X as real and imaginary `parts` `(C, pixels, 2)`."""
@@ -312,7 +344,7 @@ class _EBlock(_Folded):
         self.frequency = _Frequency(block.freq, block.norm2, block.gamma)
 
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
-        gated = simple_gate(self.branches(self.widen(self.extra(self.norm(x)))))
+        gated = self.branches.gated(self.widen(self.extra(self.norm(x))))
         y = self.project.add_scaled_to(x, gated, self.attention(pool(gated)))
         return y.addcmul_(y, self.frequency(y))
 
@@ -334,7 +366,7 @@ class _DBlock(_Folded):
         self.shrink = _Pointwise(block.conv5, dtype, scale=block.gamma)
 
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
-        gated = simple_gate(self.branches(self.widen(self.norm1(x))))
+        gated = self.branches.gated(self.widen(self.norm1(x)))
         y = self.project.add_scaled_to(x, gated, self.attention(pool(gated)))
         return self.shrink.add_to(y, simple_gate(self.grow(self.norm2(y))))
 
