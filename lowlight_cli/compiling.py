@@ -62,7 +62,8 @@ class _Graphs:
                 self._function(given)
         torch.cuda.current_stream(image.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads, such as a clip's decoder, go on sending pictures to the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = self._function(given)
         return graph, given, result
 

@@ -58,5 +58,6 @@ class Gradients:
         self._graph = torch.cuda.CUDAGraph()
         # Gradients that are absent while it is recorded are written by every replay, not added to.
         self._network.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self._graph):
+        # The thread that puts coming batches into pinned memory goes on meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._loss = self._computed(self._given)
