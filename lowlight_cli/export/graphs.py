@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.darkir.adapter import build_network
-from lowlight_cli.backends.darkir.lift import TRUST_POWER, run_lifted
+from lowlight_cli.backends.darkir.lift import FULL_TRUST, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
 from lowlight_cli.enhancer import Model
@@ -39,7 +39,7 @@ class DarkIRGraph(nn.Module):
             bright = lifted(image, stops, roll_off)
         step = self.unshuffle
         padded = F.pad(bright, (0, -width % step, 0, -height % step), mode="replicate") if step > 1 else bright
-        result = run_lifted(self._as_trained, padded, stops, unshuffle=step, trust_power=TRUST_POWER)
+        result = run_lifted(self._as_trained, padded, stops, unshuffle=step, full_trust=FULL_TRUST)
         result = result[..., :height, :width].clamp(0, 1)
         # No lift is exactly 0 for Python; a graph may round it to either side.
         return result if stops is None else torch.where(stops > 1e-9, result, image)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer, Window, bounded
 from lowlight_cli.backends.darkir.inference import FoldedDarkIR, Pool, PoolRecord, fold, pool_here
-from lowlight_cli.backends.darkir.lift import TRUST_POWER, Lift, lift, plan_lift, run_lifted
+from lowlight_cli.backends.darkir.lift import FULL_TRUST, Lift, lift, plan_lift, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.compiling import compiled
 from lowlight_cli.errors import WeightsError
@@ -90,7 +90,7 @@ class DarkIRBackend:
         step = self._unshuffle
         padded = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
         result = run_lifted(
-            lambda folded: self._through_network(folded, pool), padded, told, unshuffle=step, trust_power=TRUST_POWER
+            lambda folded: self._through_network(folded, pool), padded, told, unshuffle=step, full_trust=FULL_TRUST
         )
         return bounded(result[..., :height, :width])
 

@@ -87,7 +87,7 @@ if HAS_TRITON:
         FIRST: tl.constexpr, DILATION: tl.constexpr, SWAPPED: tl.constexpr,
     ):  # fmt: skip
         """Add one 3x3 convolution, whose weights begin at row `FIRST`, to `total` `(columns, channels)`."""
-        for ky in tl.static_range(3):
+        for ky in range(3):  # unrolled, all 27 loads at once would not fit the registers
             at_row = row + (ky - 1) * DILATION
             end = tl.where((at_row >= 0) & (at_row < height), width, 0)
             line = x + at_row.to(tl.int64) * width * channels

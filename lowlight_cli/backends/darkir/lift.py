@@ -34,17 +34,17 @@ ALONE_BELOW: Final = 0.9  # a picture that misses less than this many stops is w
 TRUSTED_ABOVE: Final = 3.2  # one that misses more gets all of them; between, a smooth share
 EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is nothing to lift
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
-FULL_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
-TRUST_POWER: Final = 1.5  # outside training: where only a share of the correction counts, a network learns to overdo it
+TRAINED_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
+FULL_TRUST: Final = 3.2  # outside training: where only a share of the correction counts, a network learns to overdo it
 MAX_CURVATURE: Final = 4096.0
 LIGHTS_FROM: Final = 0.25  # 8-norm of the preview's brightest sRGB channel from which on a picture holds lights ...
 LIGHTS_TO: Final = 0.65  # ... and from which on they rule; of the validation pairs only one lies above 0.21
 LIGHTS_REDUCE: Final = 0.25  # share of the lift that they take away at most, and between which stops that sets in
 LIGHTS_REDUCE_STOPS: Final = (2.0, 6.0)
 
-ROOM_KEPT: Final = 0.3  # stops of room above the brightest parts that stay; well-lit photographs have 0.8 +- 0.35
-ROOM_FROM: Final = 1.4  # stops of room from which on a picture is under-exposed whatever it shows ...
-ROOM_TO: Final = 2.8  # ... and from which on surely; narrower, and exposure series bend
+ROOM_KEPT: Final = 0.4  # stops of room above the brightest parts that stay; well-lit photographs have 0.8 +- 0.35
+ROOM_FROM: Final = 1.0  # stops of room from which on a picture is under-exposed whatever it shows ...
+ROOM_TO: Final = 3.3  # ... and from which on surely; narrower, and exposure series bend
 
 
 class Lift(NamedTuple):
@@ -188,15 +188,15 @@ def run_lifted(
     stops: Tensor | None,
     *,
     unshuffle: int = 1,
-    trust_power: float = 1.0,
+    full_trust: float = TRAINED_TRUST,
 ) -> Tensor:
     """Run a conditioned network on lifted pictures `(N, 3, H, W)`; the result has their shape and is not clamped.
 
     `stops` `(N,)` are the lifts, which the network sees as one more, constant channel (None: it has no such channel).
     With `unshuffle` s > 1 each s x s block of pixels becomes channels and the network works at 1/s of the size: four
     to six times as fast on a CPU for s = 2, and as good where noise hides the finest detail anyway. H and W must be
-    multiples of s. A picture that needs no lift comes back as it is, bit for bit. `trust_power` other than 1 makes the
-    share of the correction that a slightly lifted picture gets still smaller.
+    multiples of s. A picture that needs no lift comes back as it is, bit for bit; the correction's share grows with the
+    lift until it is whole at `full_trust` stops.
     """
     folded = F.pixel_unshuffle(lifted, unshuffle) if unshuffle > 1 else lifted
     if stops is not None:
@@ -206,11 +206,11 @@ def run_lifted(
     result = F.pixel_shuffle(result, unshuffle) if unshuffle > 1 else result
     if stops is None:
         return result
-    trust = _trust(stops, trust_power).to(lifted).view(-1, 1, 1, 1)
+    trust = _trust(stops, full_trust).to(lifted).view(-1, 1, 1, 1)
     return lifted + trust * (result - lifted)
 
 
-def _trust(stops: Tensor, power: float) -> Tensor:
-    """How much of the network's correction a picture gets: none when it is well lit, all from `FULL_TRUST` stops on."""
-    share = (stops / FULL_TRUST).clamp(0, 1)
-    return (share * share * (3 - 2 * share)) ** power
+def _trust(stops: Tensor, full: float) -> Tensor:
+    """How much of the network's correction a picture gets: none when it is well lit, all from `full` stops on."""
+    share = (stops / full).clamp(0, 1)
+    return share * share * (3 - 2 * share)

@@ -1,0 +1,53 @@
+"""The GPU's kernels, run number by number by Triton's interpreter, equal torch's own steps."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMPARISON = """
+import torch
+import torch.nn.functional as F
+from lowlight_cli.backends.darkir import kernels
+from lowlight_cli.backends.darkir.kernels import Tap
+
+torch.manual_seed(0)
+for channels, height, width, count in ((8, 13, 21, 1), (24, 12, 37, 2), (96, 9, 11, 1)):
+    x = torch.randn(count, channels, height, width).contiguous(memory_format=torch.channels_last)
+    swapped = x[:, torch.arange(channels) ^ 1]
+    weights = [torch.randn(channels, 1, 3, 3) for _ in range(3)]
+    bias, rates = torch.randn(channels), (1, 4, 9)
+
+    def sum_of(taps):
+        parts = (
+            F.conv2d(
+                swapped if tap.swapped else x, weight, padding=tap.dilation, dilation=tap.dilation, groups=channels
+            )
+            for tap, weight in zip(taps, weights)
+        )
+        return sum(parts) + bias[:, None, None]
+
+    for taps in ([Tap(1)], [Tap(1), Tap(1, swapped=True)], [Tap(rate) for rate in rates]):
+        given = kernels.tap_weights(weights[: len(taps)])
+        wanted = sum_of(taps)
+        torch.testing.assert_close(kernels.depthwise(x, given, bias, taps), wanted, atol=2e-5, rtol=1e-5)
+        first, second = wanted.chunk(2, dim=1)
+        gated = kernels.depthwise(x, given, bias, taps, gated=True)
+        torch.testing.assert_close(gated, first * second, atol=2e-4, rtol=1e-4)
+    weight = torch.randn(channels)
+    rows = F.layer_norm(x.permute(0, 2, 3, 1), (channels,), weight, bias, 1e-6)
+    normal = kernels.norm(x, weight, bias, 1e-6, dtype=torch.float32)
+    torch.testing.assert_close(normal, rows.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+    assert kernels.norm(x, weight, bias, 1e-6, dtype=torch.bfloat16).dtype == torch.bfloat16
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
+def test_kernels_equal_torchs_own_steps():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARISON], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
