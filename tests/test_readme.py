@@ -149,7 +149,7 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **more},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
 
@@ -166,12 +166,12 @@ def stranger(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# What needs the network, data sets, minutes, or a checkout is tested elsewhere.
-_NOT_HERE = ("pip ", "weights download", "darkir-lolblur", "my_darkir", "--preset paper", "lowlight train", "bench")
+# What needs the network, data sets, or a checkout is tested elsewhere.
+_NOT_HERE = ("pip ", "weights download", "darkir-lolblur", "my_darkir", "lowlight train", "bench")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_stranger_can_do_all_that_the_readme_shows(stranger):
     here = stranger / "here"
     for line in lines_of(README):
