@@ -429,6 +429,7 @@ def test_every_panorama_of_the_training_set_is_read():
     assert radiance.max() > 1
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads, from Python 3.12 on
 def test_processes_that_make_samples_change_no_byte(clean, tmp_path):
     recipe = tiny(8)
     for workers in (0, 2):
@@ -437,6 +438,7 @@ def test_processes_that_make_samples_change_no_byte(clean, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads, from Python 3.12 on
 def test_a_killed_maker_of_samples_ends_the_training_with_a_sentence(clean, tmp_path):
     events = train(tiny(400), *load_clean(clean, tiny(400)), run=Run(tmp_path, workers=1, report_every=1))
     next(events)

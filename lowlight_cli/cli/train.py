@@ -58,7 +58,7 @@ Workers = Annotated[
     typer.Option(
         min=0,
         help="Processes that make samples.",
-        show_default="one a core beside a GPU, else 0: a thread",
+        show_default="one a core beside a CUDA GPU, else 0: a thread",
         rich_help_panel=_TRAINING,
     ),
 ]

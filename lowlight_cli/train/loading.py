@@ -28,8 +28,11 @@ class _Steps(Dataset[Batch]):
 
 
 def usual_workers(device: torch.device, processes: Processes) -> int:
-    """How many processes should make samples: none beside a CPU that trains, else a core each, but for one."""
-    if device.type == "cpu":
+    """How many processes should make samples: beside a CUDA device one a core, but for one core; elsewhere none.
+
+    Where processes do not share the pictures, as on a Mac, each would hold them all.
+    """
+    if device.type != "cuda":
         return 0
     return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // processes.count - 1))
 

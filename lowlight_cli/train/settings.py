@@ -12,7 +12,7 @@ DEFAULT_RECIPE = "darkir-small"
 class Run:
     """Where a training writes, how often (in steps), and where it computes. `data` says on what, for the metadata.
 
-    `workers` processes make samples; 0 leaves it to a thread, None is 0 on a CPU and a process per core beside a GPU.
+    `workers` processes make samples; 0 leaves it to a thread, None is a process per core beside a CUDA device, else 0.
     """
 
     output: Path = Path("training")
