@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowlight_cli import cache
-from lowlight_cli.backends import BackendInfo, load_backend
+from lowlight_cli.backends import SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
 from lowlight_cli.device import (
     bound_threads,
@@ -27,7 +27,7 @@ from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.settings import Compute, Tiling, Tone
-from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, tiled_rows
+from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, spread_windows, tiled_rows
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.weights_file import WeightsFile, read_weights
 
@@ -203,8 +203,26 @@ class _Run:
             side = self._enhancer.info.preview_side
             preview = self._source.preview(side) if side else torch.empty(1, 3, 0, 0)
             preview = preview.to(self._enhancer.device, self.dtype)
-            self._tile_enhancers[self.dtype] = self._enhancer.backend(self.dtype).tile_enhancer(preview)
+            self._tile_enhancers[self.dtype] = self._prepared(preview, self._samples())
         return self._tile_enhancers[self.dtype]
+
+    def _samples(self) -> Tensor:
+        source, info = self._source, self._enhancer.info
+        windows = spread_windows(
+            source.height, source.width, count=info.samples, side=SAMPLE_SIDE, multiple_of=info.multiple_of
+        )
+        parts = [source.read(slice(one.top, one.bottom), slice(one.left, one.right)) for one in windows]
+        return torch.cat(parts).to(self._enhancer.device, self.dtype) if parts else torch.empty(0, 3, 0, 0)
+
+    def _prepared(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
+        """Let the backend see the whole picture; where memory runs out, fewer samples of it."""
+        while True:
+            try:
+                return self._enhancer.backend(self.dtype).tile_enhancer(preview, samples)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(samples) < 2:
+                    raise
+            samples = samples[::2]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,28 @@ def cut(length: int, size: int, *, overlap: int, halo: int = 0, multiple_of: int
     return Cut(length, starts, stops, halo)
 
 
+def spread_windows(height: int, width: int, *, count: int, side: int, multiple_of: int = 1) -> list[Window]:
+    """Spread about `count` squares of `side` pixels evenly over a picture, in rows and columns; never more than fit.
+
+    They begin at multiples of `multiple_of`, as tiles do, and are cut to the picture where it is smaller.
+    """
+    if not count:
+        return []
+    wanted = min(max(round(math.sqrt(count * height / width)), 1), count)
+    rows = _spread(height, wanted, side, multiple_of)
+    columns = _spread(width, max(count // wanted, 1), side, multiple_of)
+    tall, wide = min(side, height), min(side, width)
+    return [Window(top, top + tall, left, left + wide, height, width) for top in rows for left in columns]
+
+
+def _spread(length: int, count: int, side: int, multiple_of: int) -> list[int]:
+    room = max(length - side, 0)
+    count = min(count, max(length // side, 1))
+    if count == 1:
+        return [room // 2 // multiple_of * multiple_of]
+    return [room * index // (count - 1) // multiple_of * multiple_of for index in range(count)]
+
+
 def _fade(overlap: int) -> Tensor:
     """Return weights of the later tile over `overlap` pixels: a raised cosine from just above 0 to just below 1."""
     steps = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Fake:
             raise torch.OutOfMemoryError("no more")
         return image * torch.nan if self._breaks else image.clone()
 
-    def tile_enhancer(self, preview: torch.Tensor) -> TileEnhancer:
+    def tile_enhancer(self, preview: torch.Tensor, samples: torch.Tensor) -> TileEnhancer:
         return lambda tile, window: self.enhance(tile)
 
 
@@ -126,3 +127,37 @@ def test_the_same_input_gives_the_same_bytes():
     dark = Picture((picture(96, 128).pixels // 8).astype(np.uint8))
     first = default.enhance(dark).picture.pixels
     assert all((default.enhance(dark).picture.pixels == first).all() for _ in range(3))
+
+
+def test_tiles_of_a_noisy_dark_photo_agree_because_they_share_what_the_whole_picture_knows():
+    """One half is smooth and one full of detail, so that a tile's own means would mislead it."""
+    rng = np.random.default_rng(1)
+    light = np.full((384, 640, 3), 10.0)
+    light[:, 320:] = np.kron(rng.uniform(0, 40, (48, 40, 1)), np.ones((8, 8, 3)))
+    dark = torch.from_numpy((light + rng.normal(0, 4, light.shape)).clip(0, 255).round() / 255)
+    image = dark.permute(2, 0, 1)[None].float()
+    whole, tiled = (
+        load_enhancer("darkir-small", compute=Compute("cpu", "fp32", Tiling(size)), offline=True).enhance_tensor(image)
+        for size in (0, 192)
+    )
+    off = torch.nn.functional.avg_pool2d(tiled - whole, 32).abs().max()
+    assert off < 4 / 255  # their own means: 19
+    assert (tiled - whole).square().mean() < 1e-4  # 40 dB; their own means: 28
+
+
+def test_memory_that_runs_out_while_samples_are_seen_leaves_fewer_of_them():
+    seen: list[int] = []
+
+    class Sampling(Fake):
+        info = replace(BACKENDS["identity"], samples=16)
+
+        def tile_enhancer(self, preview: torch.Tensor, samples: torch.Tensor) -> TileEnhancer:
+            seen.append(len(samples))
+            if len(samples) > 4:
+                raise torch.OutOfMemoryError("no more")
+            return super().tile_enhancer(preview, samples)
+
+    own = picture(600, 700)
+    done = Enhancer("fake", Sampling, Compute("cpu", "fp32", Tiling(256, 8))).enhance(own)
+    assert seen == [16, 8, 4]
+    assert (done.picture.pixels == own.pixels).all()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowlight_cli.errors import ResourceError
-from lowlight_cli.tiling import TensorSource, Window, count_tiles, cut, tiled, tiled_rows
+from lowlight_cli.tiling import TensorSource, Window, count_tiles, cut, spread_windows, tiled, tiled_rows
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -139,3 +139,28 @@ def test_tiles_are_counted_as_they_are_cut():
     calls = []
     tiled(lambda tile, window: (calls.append(window), tile)[1], picture(500, 333), size=128, overlap=16)
     assert len(calls) == count_tiles(500, 333, size=128, overlap=16)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    count=st.integers(1, 20),
+    side=st.integers(1, 200),
+    multiple_of=st.sampled_from([1, 16]),
+)
+def test_spread_windows_lie_within_the_picture_and_reach_its_ends(height, width, count, side, multiple_of):
+    windows = spread_windows(height, width, count=count, side=side, multiple_of=multiple_of)
+    assert 1 <= len(windows) == len(set(windows)) <= count or min(height, width) < side + multiple_of
+    for one in windows:
+        assert 0 <= one.top < one.bottom <= height
+        assert 0 <= one.left < one.right <= width
+        assert (one.bottom - one.top, one.right - one.left) == (min(side, height), min(side, width))
+        assert one.top % multiple_of == one.left % multiple_of == 0
+    if len({one.left for one in windows}) > 1:
+        assert min(one.left for one in windows) == 0
+        assert max(one.right for one in windows) > width - multiple_of
+
+
+def test_no_samples_are_no_windows():
+    assert spread_windows(500, 500, count=0, side=128) == []

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
     from lowlight_cli.weights_file import WeightsFile
 
 
+SAMPLE_SIDE = 128
+
+
 @dataclass(frozen=True)
 class BackendInfo:
     """Facts about a backend, as data.
 
     `halo` is the receptive radius in pixels when tiles with that much real context are exact, or None when the
     backend is global and tiles only agree approximately. `preview_side` is the long side in pixels of the scaled-down
-    picture that `tile_enhancer` wants to see first (0: none). `can_denoise`: noise is parted from light, so that
-    `--denoise` means something.
+    picture that `tile_enhancer` wants to see first (0: none), and `samples` the number of its parts at full size,
+    squares of `SAMPLE_SIDE` pixels. `can_denoise`: noise is parted from light, so that `--denoise` means something.
     """
 
     name: str
     summary: str
     halo: int | None
     preview_side: int = 0
+    samples: int = 0
     needs_weights: bool = True
     trainable: bool = False
     multiple_of: int = 1
@@ -48,6 +52,7 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
                 "one trained network against darkness, noise and blur (DarkIR, CVPR 2025)",
                 halo=None,
                 preview_side=384,
+                samples=16,
                 trainable=True,
                 multiple_of=16,
             ),

@@ -41,9 +41,13 @@ class Backend(Protocol):
     def enhance(self, image: Tensor) -> Tensor:
         """Enhance a whole picture."""
 
-    def tile_enhancer(self, preview: Tensor) -> TileEnhancer:
+    def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Return a function for the tiles of one picture, given the picture scaled down to `info.preview_side`.
 
+        `samples` `(n, 3, h, w)` are parts of the picture at full size, spread evenly over it; `n` is `info.samples`, or
+        less where the picture is small or memory short.
+
         Tiles agree with each other as if the picture had been seen whole: exactly, when `info.halo` is a number;
-        otherwise as nearly as the preview allows. A backend without a preview gets an empty tensor.
+        otherwise as nearly as the preview allows. A backend that wants no preview, or no samples, gets an
+        empty tensor.
         """

@@ -16,6 +16,6 @@ class Identity:
         """Return a copy of the picture."""
         return image.clone()
 
-    def tile_enhancer(self, preview: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
+    def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
         """Return a function that copies tiles."""
         return lambda tile, window: tile.clone()  # noqa: ARG005

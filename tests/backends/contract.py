@@ -3,7 +3,7 @@
 import torch
 
 from lowlight_cli.backends.base import Backend
-from lowlight_cli.tiling import tiled
+from lowlight_cli.tiling import spread_windows, tiled
 
 SIZES = [(1, 1), (1, 7), (9, 1), (16, 16), (33, 70), (64, 47)]
 
@@ -40,7 +40,9 @@ def tiles_agree_with_the_whole(backend: Backend, *, within: float) -> None:
     image = dark_picture(150, 170)
     side = backend.info.preview_side
     preview = torch.nn.functional.adaptive_avg_pool2d(image, min(side, 150)) if side else torch.empty(1, 3, 0, 0)
-    enhance_tile = backend.tile_enhancer(preview)
     halo, multiple_of = backend.info.halo or 0, backend.info.multiple_of
+    windows = spread_windows(150, 170, count=backend.info.samples, side=64, multiple_of=multiple_of)
+    parts = [image[..., one.top : one.bottom, one.left : one.right] for one in windows]
+    enhance_tile = backend.tile_enhancer(preview, torch.cat(parts) if parts else torch.empty(0, 3, 0, 0))
     out = tiled(enhance_tile, image, size=96, overlap=16, halo=halo, multiple_of=multiple_of)
     assert (out - backend.enhance(image)).abs().mean() < within

@@ -38,7 +38,7 @@ class Breaking:
             bright[0, 1, -1, -1] = self._fault
         return bright
 
-    def tile_enhancer(self, preview: torch.Tensor) -> TileEnhancer:
+    def tile_enhancer(self, preview: torch.Tensor, samples: torch.Tensor) -> TileEnhancer:
         return lambda tile, window: self.enhance(tile)
 
 

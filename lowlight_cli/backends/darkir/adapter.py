@@ -45,18 +45,20 @@ class DarkIRBackend:
         """Enhance a whole picture `(1, 3, H, W)`."""
         return self._run(image, self._plan_lift(image), pool_here)
 
-    def tile_enhancer(self, preview: Tensor) -> TileEnhancer:
+    def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Let tiles share what only the whole picture knows of its light.
 
         A network without a lift makes the light itself, and each tile's would differ: tiles get the pooled vectors of
         the preview, and the low frequencies of its result. A lifted picture's light is the lift, which tiles share
-        anyhow, and its network only cleans. There the preview, its noise averaged away, misleads: on 3 Mpx its pooled
-        vectors bring tiles within 44.5 dB of the whole picture, their own within 48.7.
+        anyhow, and its network only cleans. There the preview, its noise averaged away, misleads, and tiles get the
+        pooled vectors of samples at full size: on six dark photos, in tiles of 256 or 512 pixels, that brings them
+        within 40 to 53 dB of the whole picture, where their own vectors leave 32 to 47 and steps of up to 20/255.
         """
         planned = self._plan_lift(preview)
-        if self._is_lifted:
-            return lambda tile, _: self._run(tile, planned, pool_here)
         record = PoolRecord()
+        if self._is_lifted:
+            self._run(samples, planned, record.record)
+            return lambda tile, _: self._run(tile, planned, record.replay())
         guide = self._run(preview, planned, record.record)
 
         def enhance_tile(tile: Tensor, window: Window) -> Tensor:

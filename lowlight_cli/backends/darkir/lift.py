@@ -200,7 +200,7 @@ def run_lifted(
     """
     folded = F.pixel_unshuffle(lifted, unshuffle) if unshuffle > 1 else lifted
     if stops is not None:
-        told = (stops / MAX_STOPS).to(folded).view(-1, 1, 1, 1).expand(-1, 1, *folded.shape[-2:])
+        told = (stops / MAX_STOPS).to(folded).view(-1, 1, 1, 1).expand(len(folded), 1, *folded.shape[-2:])
         folded = torch.cat([folded, told], dim=1)
     result: Tensor = network(folded)
     result = F.pixel_shuffle(result, unshuffle) if unshuffle > 1 else result

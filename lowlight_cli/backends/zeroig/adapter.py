@@ -39,7 +39,7 @@ class ZeroIGBackend:
         mixed = torch.lerp(result.enhanced, result.denoised, self._denoise)
         return bounded(mixed.contiguous())
 
-    def tile_enhancer(self, preview: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
+    def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
         """Return a function for tiles: nothing reaches further than the halo, so each is a picture of its own."""
         return lambda tile, window: self.enhance(tile)  # noqa: ARG005
 
