@@ -14,6 +14,7 @@ from torch import Tensor
 from lowlight_cli import cache
 from lowlight_cli.backends import SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
+from lowlight_cli.compiling import check_compiling
 from lowlight_cli.device import (
     bound_threads,
     choose_device,
@@ -59,6 +60,8 @@ class Enhancer:
     def __init__(self, model: str, load: Callable[[torch.dtype], Backend], compute: Compute) -> None:
         self.model = model
         self.device = choose_device(compute.device)
+        check_compiling(compute.compile, self.device)
+        self.compiling = compute.compile
         self.dtype = choose_dtype(compute.precision, self.device)
         self.tiling = compute.tiling
         self._load = load
@@ -298,7 +301,7 @@ def load_enhancer(
     on_download: Progress | None = None,
 ) -> Enhancer:
     """Find a model as `find_model` does and make it ready; raises as it does, and DeviceError before all else."""
-    choose_device(compute.device)
+    check_compiling(compute.compile, choose_device(compute.device))
     found = find_model(
         model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
     )

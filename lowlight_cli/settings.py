@@ -75,6 +75,10 @@ class Compute:
     tiling: Tiling = Tiling()
     compile: Compiling = "off"
 
+    def __post_init__(self) -> None:
+        graphs = self.compile == "graph" and self.device in ("cpu", "mps")
+        _require(not graphs, "--compile graph records CUDA graphs, so it needs --device cuda")
+
 
 @dataclass(frozen=True)
 class Engine:

@@ -442,8 +442,9 @@ def test_processes_that_make_samples_change_no_byte(clean, tmp_path):
 def test_a_killed_maker_of_samples_ends_the_training_with_a_sentence(clean, tmp_path):
     events = train(tiny(400), *load_clean(clean, tiny(400)), run=Run(tmp_path, workers=1, report_every=1))
     next(events)
-    (child,) = multiprocessing.active_children()
-    os.kill(child.pid, signal.SIGKILL)
+    children = multiprocessing.active_children()
+    assert len(children) == 1
+    os.kill(children[0].pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match="--workers"):
         list(events)
 

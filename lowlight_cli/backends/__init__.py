@@ -92,6 +92,8 @@ def load_backend(
     if denoise is not None and not info.can_denoise:
         raise SettingsError(f"--denoise means nothing to {name}: its network removes noise and darkness in one step")
     if not info.needs_weights:
+        if compiling != "off":
+            raise SettingsError(f"--compile means nothing to {name}: it has no network")
         from lowlight_cli.backends.identity import Identity
 
         return Identity()

@@ -213,7 +213,7 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
         raise InputError(f"the file cannot be read: {error.strerror or error}") from error
     tile = enhancer.tile_size(facts.height, facts.width)
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
-    computed = (enhancer.model, enhancer.precision, str(enhancer.device), tile)
+    computed = (enhancer.model, enhancer.precision, str(enhancer.device), enhancer.compiling, tile)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
 
 

@@ -1,15 +1,12 @@
 """A batch's loss and gradients: computed, or on a CUDA device replayed from a recording."""
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
+from lowlight_cli.compiling import record
 from lowlight_cli.train.network import training_loss
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch
-
-_WARM_UPS: Final = 3  # plans, algorithms and work spaces are chosen in the first passes, which no graph may record
 
 
 class Gradients:
@@ -48,16 +45,7 @@ class Gradients:
 
     def _record(self, batch: Batch) -> None:
         self._graph = self._loss = None  # before the next recording asks for memory
-        self._given = Batch(*(part.clone() for part in batch))
-        aside = torch.cuda.Stream(batch.lifted.device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(batch.lifted.device))
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UPS):
-                self._computed(self._given)
-        torch.cuda.current_stream(batch.lifted.device).wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        # Gradients that are absent while it is recorded are written by every replay, not added to.
-        self._network.zero_grad(set_to_none=True)
-        # The thread that puts coming batches into pinned memory goes on meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._loss = self._computed(self._given)
+        given = Batch(*(part.clone() for part in batch))
+        self._given = given
+        # Gradients that are absent when a pass begins are written by every replay, not added to.
+        self._graph, self._loss = record(lambda: self._computed(given), batch.lifted.device)

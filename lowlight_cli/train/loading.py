@@ -1,40 +1,42 @@
 """Batches made while others are trained on: by a thread, or by processes of their own."""
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+import torch.multiprocessing  # tensors travel between processes through shared memory
 
+from lowlight_cli.device import usable_cpus
 from lowlight_cli.errors import WorkerError
 from lowlight_cli.train.processes import Processes
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
 
 _MOST_WORKERS = 16
+_AHEAD = 2  # batches that are made or wait, for each worker
+_CAN_FORK = sys.platform == "linux"
+
+Make = Callable[[int], Batch]
 
 
-class _Steps(Dataset[Batch]):
-    """This process's share of every step's batch."""
-
-    def __init__(self, recipe: Recipe, sources: Sources, processes: Processes) -> None:
-        self._recipe, self._sources, self._processes = recipe, sources, processes
-
-    def __getitem__(self, step: int) -> Batch:
-        stage = self._recipe.schedule.stage(step)
-        return self._sources.batch(self._recipe, step, crop=stage.crop, places=self._processes.share(stage.batch))
-
-
-def usual_workers(device: torch.device, processes: Processes) -> int:
+def usual_workers(device: torch.device) -> int:
     """How many processes should make samples: beside a CUDA device one a core, but for one core; elsewhere none.
 
-    Where processes do not share the pictures, as on a Mac, each would hold them all.
+    Where processes cannot be forked they do not share the pictures, and each would hold them all.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not _CAN_FORK:
         return 0
-    return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // processes.count - 1))
+    trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST_WORKERS, usable_cpus() // trainings - 1))
 
 
 def coming_batches(
@@ -45,49 +47,78 @@ def coming_batches(
     They are made ahead of time, by a thread when `workers` is 0. The batches are the same, however many make them.
 
     Raises:
-        WorkerError: a worker was killed.
+        SettingsError: a batch cannot be shared out.
+        WorkerError: a process that makes samples was killed.
     """
-    steps = _Steps(recipe, sources, processes)
-    numbers = range(first, recipe.schedule.steps)
-    ahead = _by_thread(steps, numbers) if workers == 0 else _by_workers(steps, numbers, workers, device)
-    for batch in ahead:
-        yield batch.to(device)
-
-
-def _by_thread(steps: _Steps, numbers: range) -> Iterator[Batch]:
-    with ThreadPoolExecutor(1, "samples") as worker:
-        coming = worker.submit(steps.__getitem__, numbers[0])
-        for following in numbers[1:]:
-            batch = coming.result()
-            coming = worker.submit(steps.__getitem__, following)
-            yield batch
-        yield coming.result()
-
-
-def _by_workers(steps: _Steps, numbers: range, workers: int, device: torch.device) -> Iterator[Batch]:
-    loader = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # typed for lists of samples, which `batch_size` None excludes
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_parent,
-        generator=torch.Generator(),  # else the loader would draw from the global one
-    )
+    for stage in recipe.schedule.stages:
+        processes.share(stage.batch)
+    made = _Maker(recipe, sources, processes)
     try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+        for batch in _made_ahead(made, range(first, recipe.schedule.steps), workers=workers, device=device):
+            yield batch.to(device)
+    except BrokenProcessPool as error:
         raise WorkerError("a process that made training samples was killed; try fewer --workers") from error
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+def _made_ahead(made: "_Maker", steps: range, *, workers: int, device: torch.device) -> Iterator[Batch]:
+    with ExitStack() as stack:
+        if workers == 0:
+            pool: Executor = stack.enter_context(ThreadPoolExecutor(1, "samples"))
+            make: Make = made
+        else:
+            context = multiprocessing.get_context("fork" if _CAN_FORK else None)
+            pool = ProcessPoolExecutor(workers, context, _begin_work, (made, os.getpid()))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            make = _make
+        # Pinned memory is copied to a GPU while it computes; putting a batch there takes a thread's time.
+        pinning = stack.enter_context(ThreadPoolExecutor(1, "pinning"))
+        coming: deque[Future[Batch]] = deque()
+        for step in steps:
+            if len(coming) >= _AHEAD * max(workers, 1):
+                yield coming.popleft().result()
+            batch = pool.submit(make, step)
+            coming.append(pinning.submit(_pinned, batch) if device.type == "cuda" else batch)
+        while coming:
+            yield coming.popleft().result()
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent ends its workers itself."""
+class _Maker:
+    """Makes this process's share of any step's batch."""
+
+    def __init__(self, recipe: Recipe, sources: Sources, processes: Processes) -> None:
+        self._recipe, self._sources, self._processes = recipe, sources, processes
+
+    def __call__(self, step: int) -> Batch:
+        stage = self._recipe.schedule.stage(step)
+        return self._sources.batch(self._recipe, step, crop=stage.crop, places=self._processes.share(stage.batch))
+
+
+def _pinned(batch: Future[Batch]) -> Batch:
+    return Batch(*(part.pin_memory() for part in batch.result()))
+
+
+# In a worker.
+
+_maker: _Maker | None = None
+
+
+def _begin_work(maker: _Maker, parent: int) -> None:
+    global _maker
+    _maker = maker
+    torch.set_num_threads(1)
+    # Ctrl-C reaches every process of a terminal; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), name="watching the parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the parent is gone: killed, it cannot say so, and the pipe's other end is held by fellow workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _make(step: int) -> Batch:
+    assert _maker is not None
+    return _maker(step)

@@ -73,9 +73,9 @@ def advance(
 def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> Iterator[Event]:
     """Train a recipe's network, onwards from `checkpoint.pt` in `run.output` if there is one; yields events.
 
-    The same recipe, pictures, device and number of threads give the same weights to the byte, however often the
-    training was stopped and resumed. Started by torchrun, the processes share each batch and only the first one
-    writes. Nothing is validated when `held_out` is empty.
+    On a CPU the same recipe, pictures and number of threads give the same weights to the byte, however often the
+    training was stopped and resumed; a GPU sums in any order. Started by torchrun, the processes share each batch and
+    only the first one writes. Nothing is validated when `held_out` is empty.
 
     Raises:
         SettingsError: the checkpoint is of another recipe, or a batch cannot be shared out.
@@ -87,6 +87,8 @@ def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> 
     """
     device = own_device(run.device)
     make_folder(run.output / "checkpoint.pt")
+    if device.type == "cuda":  # what names no device, such as pinned memory, belongs to this one
+        torch.cuda.set_device(device)
     with joined_processes(device) as processes:
         yield from _train(recipe, training, held_out, run=run, device=device, processes=processes)
 
@@ -104,7 +106,7 @@ def _train(
     if state.step >= recipe.schedule.steps:
         return
     gradients = Gradients(state.network, recipe)
-    workers = usual_workers(device, processes) if run.workers is None else run.workers
+    workers = usual_workers(device) if run.workers is None else run.workers
     for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
         recent.append(advance(state, batch, recipe, processes, gradients=gradients))
         last = state.step == recipe.schedule.steps

@@ -37,7 +37,9 @@ def fit_to_film(
     state: dict[str, Tensor] = {}
 
     def load(dtype: torch.dtype) -> Backend:
-        return ZeroIGBackend(load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise)
+        return ZeroIGBackend(
+            load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise, compiling=compute.compile
+        )
 
     enhancer = Enhancer(MODEL, load, compute)
     fit = Fit([TensorSource(frame) for frame in frames], settings, device=enhancer.device)

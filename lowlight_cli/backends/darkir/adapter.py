@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer, Window, bounded
-from lowlight_cli.backends.darkir.inference import FoldedDarkIR, Pool, PoolRecord, fold, pool_here
+from lowlight_cli.backends.darkir.inference import FoldedDarkIR, PoolRecord, fold, pool_from
 from lowlight_cli.backends.darkir.lift import FULL_TRUST, Lift, lift, plan_lift, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.compiling import compiled
@@ -34,7 +34,8 @@ class DarkIRBackend:
         self, network: DarkIR, *, device: torch.device, dtype: torch.dtype, compiling: Compiling = "off"
     ) -> None:
         self._network: FoldedDarkIR = fold(network.to(device), dtype=dtype)
-        self._network_alone = compiled(self._network, compiling, device)
+        self._alone = compiled(self._network, compiling, device)
+        self._sharing = compiled(self._with_vectors, compiling, device)
         self._is_lifted = network.intro.in_channels > network.img_channel
         self._unshuffle = math.isqrt(network.img_channel // 3)
         # Measured on a CPU at 0.25 to 3 Mpx: 14 to 24 maps of `width` channels at the network's own resolution.
@@ -43,7 +44,7 @@ class DarkIRBackend:
 
     def enhance(self, image: Tensor) -> Tensor:
         """Enhance a whole picture `(1, 3, H, W)`."""
-        return self._run(image, self._plan_lift(image), pool_here)
+        return self._run(image, self._plan_lift(image), self._alone)
 
     def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Let tiles share what only the whole picture knows of its light.
@@ -56,13 +57,21 @@ class DarkIRBackend:
         """
         planned = self._plan_lift(preview)
         record = PoolRecord()
+
+        def recording(folded: Tensor) -> Tensor:
+            result: Tensor = self._network(folded, record.record)
+            return result
+
+        def sharing(folded: Tensor) -> Tensor:
+            return self._sharing(folded, *record.vectors)
+
         if self._is_lifted:
-            self._run(samples, planned, record.record)
-            return lambda tile, _: self._run(tile, planned, record.replay())
-        guide = self._run(preview, planned, record.record)
+            self._run(samples, planned, recording)
+            return lambda tile, _: self._run(tile, planned, sharing)
+        guide = self._run(preview, planned, recording)
 
         def enhance_tile(tile: Tensor, window: Window) -> Tensor:
-            return bounded(_with_low_frequencies(self._run(tile, planned, record.replay()), guide, window))
+            return bounded(_with_low_frequencies(self._run(tile, planned, sharing), guide, window))
 
         return enhance_tile
 
@@ -76,11 +85,11 @@ class DarkIRBackend:
             picture = F.adaptive_avg_pool2d(picture, (height, width))
         return plan_lift(picture)
 
-    def _through_network(self, folded: Tensor, pool: Pool) -> Tensor:
-        """Run the network: as compiled where nothing but the picture decides, else as it is."""
-        return self._network_alone(folded) if pool is pool_here else self._network(folded, pool)
+    def _with_vectors(self, folded: Tensor, *vectors: Tensor) -> Tensor:
+        result: Tensor = self._network(folded, pool_from(vectors))
+        return result
 
-    def _run(self, image: Tensor, planned: Lift, pool: Pool) -> Tensor:
+    def _run(self, image: Tensor, planned: Lift, network: Callable[[Tensor], Tensor]) -> Tensor:
         told = None
         if self._is_lifted and planned.stops <= 0:
             return image.clone()  # well lit: `run_lifted` would give the network's correction no weight
@@ -91,9 +100,7 @@ class DarkIRBackend:
         height, width = image.shape[-2:]
         step = self._unshuffle
         padded = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
-        result = run_lifted(
-            lambda folded: self._through_network(folded, pool), padded, told, unshuffle=step, full_trust=FULL_TRUST
-        )
+        result = run_lifted(network, padded, told, unshuffle=step, full_trust=FULL_TRUST)
         return bounded(result[..., :height, :width])
 
 

@@ -19,7 +19,7 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 - Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -72,8 +72,13 @@ class PoolRecord:
         return vector
 
     def replay(self) -> Pool:
-        vectors: Iterator[Tensor] = iter(self.vectors)
-        return lambda _: next(vectors)
+        return pool_from(self.vectors)
+
+
+def pool_from(vectors: Iterable[Tensor]) -> Pool:
+    """Hand out pooled vectors in the order in which the network asks for them, for one pass."""
+    coming = iter(vectors)
+    return lambda _: next(coming)
 
 
 def _conv(module: nn.Module) -> nn.Conv2d:

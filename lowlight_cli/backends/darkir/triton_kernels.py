@@ -1,0 +1,95 @@
+"""The kernels that `kernels` launches, in Triton's own Python. Importing this needs Triton."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _convolved(
+    x, weights, total, row, columns, channel, inside, height, width, channels,
+    FIRST: tl.constexpr, DILATION: tl.constexpr, SWAPPED: tl.constexpr,
+):  # fmt: skip
+    """Add one 3x3 convolution, whose weights begin at row `FIRST`, to `total` `(columns, channels)`."""
+    for ky in range(3):  # unrolled, all 27 loads at once would not fit the registers
+        at_row = row + (ky - 1) * DILATION
+        end = tl.where((at_row >= 0) & (at_row < height), width, 0)
+        line = x + at_row.to(tl.int64) * width * channels
+        for kx in tl.static_range(3):
+            at_column = columns + (kx - 1) * DILATION
+            exists = (at_column >= 0) & (at_column < end)
+            place = at_column[:, None] * channels + channel[None, :]
+            value = tl.load(line + place, mask=exists[:, None] & inside[None, :], other=0.0)
+            if SWAPPED:  # in registers: neighbours read one by one would be slow
+                even, odd = tl.split(value.reshape(value.shape[0], value.shape[1] // 2, 2))
+                value = tl.join(odd, even).reshape(value.shape[0], value.shape[1])
+            weight = tl.load(weights + (FIRST + ky * 3 + kx) * channels + channel, mask=inside, other=0.0)
+            total += value.to(tl.float32) * weight.to(tl.float32)[None, :]
+    return total
+
+
+@triton.jit
+def _summed(
+    x, weights, bias, row, columns, channel, inside, height, width, channels,
+    D0: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
+    S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """All convolutions of a block of pixels and channels."""
+    start = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32) + start[None, :]
+    total = _convolved(x, weights, total, row, columns, channel, inside, height, width, channels, 0, D0, S0)
+    if D1 > 0:
+        total = _convolved(x, weights, total, row, columns, channel, inside, height, width, channels, 9, D1, S1)
+    if D2 > 0:
+        total = _convolved(x, weights, total, row, columns, channel, inside, height, width, channels, 18, D2, S2)
+    return total
+
+
+@triton.jit
+def depthwise_kernel(
+    x, weights, bias, result, height, width, channels, out_channels,
+    D0: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
+    S0: tl.constexpr, S1: tl.constexpr, S2: tl.constexpr,
+    GATED: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """`kernels.depthwise`: a program for `BLOCK_W` pixels of a row and `BLOCK_C` channels of a picture."""
+    blocks = tl.cdiv(width, BLOCK_W)
+    columns = tl.program_id(0) % blocks * BLOCK_W + tl.arange(0, BLOCK_W)
+    channel = tl.program_id(0) // blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    row = tl.program_id(1)
+    picture = tl.program_id(2).to(tl.int64) * height * width
+    x += picture * channels
+    inside = channel < out_channels
+    total = _summed(
+        x, weights, bias, row, columns, channel, inside, height, width, channels,
+        D0, D1, D2, S0, S1, S2, BLOCK_W, BLOCK_C,
+    )  # fmt: skip
+    if GATED:
+        total *= _summed(
+            x, weights, bias, row, columns, channel + out_channels, inside, height, width, channels,
+            D0, D1, D2, S0, S1, S2, BLOCK_W, BLOCK_C,
+        )  # fmt: skip
+    line = result + (picture + row.to(tl.int64) * width) * out_channels
+    place = columns[:, None] * out_channels + channel[None, :]
+    tl.store(line + place, total.to(result.dtype.element_ty), mask=(columns < width)[:, None] & inside[None, :])
+
+
+@triton.jit
+def norm_kernel(
+    x, weight, bias, result, pixels, channels, eps,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """`kernels.norm`: a program for `BLOCK_P` pixels and all their channels."""
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    place = pixel[:, None] * channels + channel[None, :]
+    exists = (pixel < pixels)[:, None] & inside[None, :]
+    value = tl.load(x + place, mask=exists, other=0.0).to(tl.float32)
+    mean = tl.sum(value, 1) / channels
+    away = tl.where(inside[None, :], value - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(away * away, 1) / channels + eps)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    normal = away * scale[:, None] * factor[None, :] + shift[None, :]
+    tl.store(result + place, normal.to(result.dtype.element_ty), mask=exists)
