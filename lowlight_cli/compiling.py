@@ -3,12 +3,12 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from lowlight_cli.errors import DeviceError, SettingsError
+from lowlight_cli.errors import DeviceError
 from lowlight_cli.settings import Compiling
 
 TensorFunction = Callable[..., Tensor]
@@ -19,68 +19,54 @@ _MOST_GRAPHS: Final = 4  # sizes whose graphs are kept
 _RECORDING: Final = threading.Lock()  # a process may record one graph at a time
 
 
-def check_compiling(how: Compiling, device: torch.device) -> None:
-    """Refuse what means nothing on a device.
+def compiled(function: TensorFunction, how: Compiling) -> TensorFunction:
+    """Return a function of tensors that gives the same as `function`, made quicker as `how` says.
 
-    Raises:
-        SettingsError: graphs are asked for on another device than a CUDA one.
+    `off` returns it as it is. `graph`, for tensors on a CUDA device, records its kernels once for each shape of its
+    tensors and replays them, which spares the time between them; `full` has torch's compiler write new kernels too,
+    minutes for each shape.
     """
-    if how == "graph" and device.type != "cuda":
-        raise SettingsError("--compile graph records CUDA graphs, so it needs --device cuda")
-
-
-def compiled(function: TensorFunction, how: Compiling, device: torch.device) -> TensorFunction:
-    """Return a function of tensors on `device` that gives the same as `function`, made quicker as `how` says.
-
-    `off` returns it as it is. `graph` records its kernels once for each shape of its tensors and replays them, which
-    spares the time between them; `full` has torch's compiler write new kernels too, minutes for each shape.
-
-    Raises:
-        SettingsError: as `check_compiling`.
-    """
-    check_compiling(how, device)
     if how == "off":
         return function
-    return _Graphs(function, device) if how == "graph" else _Compiled(function)
+    return _Graphs(function) if how == "graph" else _Compiled(function)
 
 
-def record(
-    function: Callable[[], Tensor], device: torch.device, *, pool: Any = None
-) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Record what `function` launches on a CUDA device; returns the graph, and the result that a replay fills.
+class Recording:
+    """What a function of tensors launches on a CUDA device, recorded once for tensors like those at hand.
 
-    It must read from and write to the same tensors at every call. Graphs of one `pool` share their memory, and may
-    not run at the same time.
+    Recordings of one `pool` share their memory, and may not be replayed at the same time.
     """
-    with _RECORDING, torch.cuda.device(device):
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UPS):
-                function()
-        torch.cuda.current_stream(device).wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads, such as a clip's decoder, go on sending to the device meanwhile.
-        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
-            result = function()
-    return graph, result
 
+    def __init__(self, function: TensorFunction, tensors: Sequence[Tensor], *, pool: Any = None) -> None:
+        device = tensors[0].device
+        self._given = [tensor.clone() for tensor in tensors]
+        self._graph = torch.cuda.CUDAGraph()
+        with _RECORDING, torch.cuda.device(device):
+            aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UPS):
+                    function(*self._given)
+            torch.cuda.current_stream(device).wait_stream(aside)
+            # Other threads, such as a clip's decoder, go on sending to the device meanwhile.
+            with torch.cuda.graph(self._graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+                self._result = function(*self._given)
 
-class _Recording(NamedTuple):
-    """A graph, the tensors that it reads and the one that it writes."""
-
-    graph: torch.cuda.CUDAGraph
-    given: Sequence[Tensor]
-    result: Tensor
+    def replay(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Run on other tensors of the same shapes; the next replay overwrites the result."""
+        for held, new in zip(self._given, tensors, strict=True):
+            held.copy_(new)
+        self._graph.replay()
+        return self._result
 
 
 class _Graphs:
     """A function, recorded for each shape that it is called with."""
 
-    def __init__(self, function: TensorFunction, device: torch.device) -> None:
-        self._function, self._device = function, device
+    def __init__(self, function: TensorFunction) -> None:
+        self._function = function
         self._pool: Any = None
-        self._recorded: OrderedDict[tuple[object, ...], _Recording] = OrderedDict()
+        self._recorded: OrderedDict[tuple[object, ...], Recording] = OrderedDict()
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         key = tuple((tensor.shape, tensor.dtype, tensor.stride()) for tensor in tensors)
@@ -89,24 +75,18 @@ class _Graphs:
                 self._recorded.popitem(last=False)
             self._recorded[key] = self._record(tensors)
         self._recorded.move_to_end(key)
-        graph, given, result = self._recorded[key]
-        for held, new in zip(given, tensors, strict=True):
-            held.copy_(new)
-        graph.replay()
-        return result.clone()  # the next replay overwrites it
+        return self._recorded[key].replay(tensors).clone()
 
-    def _record(self, tensors: Sequence[Tensor]) -> "_Recording":
-        given = [tensor.clone() for tensor in tensors]
+    def _record(self, tensors: Sequence[Tensor]) -> Recording:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            graph, result = record(lambda: self._function(*given), self._device, pool=self._pool)
+            return Recording(self._function, tensors, pool=self._pool)
         except torch.OutOfMemoryError:
             # Smaller tiles will be tried, and what idle graphs hold is theirs.
             self._recorded.clear()
             self._pool = None
             torch.cuda.empty_cache()
             raise
-        return _Recording(graph, given, result)
 
 
 class _Compiled:

@@ -14,7 +14,6 @@ from torch import Tensor
 from lowlight_cli import cache
 from lowlight_cli.backends import SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
-from lowlight_cli.compiling import check_compiling
 from lowlight_cli.device import (
     bound_threads,
     choose_device,
@@ -27,7 +26,7 @@ from lowlight_cli.device import (
 from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
-from lowlight_cli.settings import Compute, Tiling, Tone
+from lowlight_cli.settings import Compute, Tiling, Tone, check_compiling
 from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, spread_windows, tiled_rows
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -60,7 +59,7 @@ class Enhancer:
     def __init__(self, model: str, load: Callable[[torch.dtype], Backend], compute: Compute) -> None:
         self.model = model
         self.device = choose_device(compute.device)
-        check_compiling(compute.compile, self.device)
+        check_compiling(compute.compile, self.device.type)
         self.compiling = compute.compile
         self.dtype = choose_dtype(compute.precision, self.device)
         self.tiling = compute.tiling
@@ -301,7 +300,7 @@ def load_enhancer(
     on_download: Progress | None = None,
 ) -> Enhancer:
     """Find a model as `find_model` does and make it ready; raises as it does, and DeviceError before all else."""
-    check_compiling(compute.compile, choose_device(compute.device))
+    check_compiling(compute.compile, choose_device(compute.device).type)
     found = find_model(
         model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
     )

@@ -5,7 +5,7 @@ LowlightError            exit 1   code "failed"
 ├── InputError           exit 1   "input"      a picture, clip or folder that cannot be read
 ├── OutputError          exit 1   "output"     a result that cannot be written
 ├── ResourceError        exit 1   "memory"     out of memory at the smallest tile
-├── WorkerError         exit 1   "worker"     workers of a cluster, or of a training, are lost
+├── WorkerError          exit 1   "worker"     workers of a cluster, or of a training, are lost
 ├── NumericsError        exit 1   "numerics"   NaN or infinity that fp32 did not cure
 ├── WeightsError         exit 3   "weights"    weights absent, damaged or of another network
 └── DeviceError          exit 4   "device"     the device asked for is not there

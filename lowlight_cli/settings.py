@@ -76,8 +76,14 @@ class Compute:
     compile: Compiling = "off"
 
     def __post_init__(self) -> None:
-        graphs = self.compile == "graph" and self.device in ("cpu", "mps")
-        _require(not graphs, "--compile graph records CUDA graphs, so it needs --device cuda")
+        if self.device != "auto":
+            check_compiling(self.compile, self.device)
+
+
+def check_compiling(compiling: Compiling, device: str) -> None:
+    """Refuse a `Compute.compile` that means nothing on the device of this name, by a SettingsError."""
+    fits = compiling != "graph" or device.startswith("cuda")
+    _require(fits, "--compile graph records CUDA graphs, so it needs --device cuda")
 
 
 @dataclass(frozen=True)

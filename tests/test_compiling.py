@@ -4,13 +4,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lowlight_cli.backends import load_backend
 from lowlight_cli.cli import app
 from lowlight_cli.compiling import compiled
 from lowlight_cli.enhancer import load_enhancer
 from lowlight_cli.errors import DeviceError, SettingsError
 from lowlight_cli.settings import Compute
-
-CPU = torch.device("cpu")
+from lowlight_cli.weights_file import WeightsFile
 
 
 def enhanced(image, device, how, precision="fp32"):
@@ -21,12 +21,16 @@ def enhanced(image, device, how, precision="fp32"):
 
 
 def test_off_is_the_function_itself():
-    assert compiled(torch.sqrt, "off", CPU) is torch.sqrt
+    assert compiled(torch.sqrt, "off") is torch.sqrt
 
 
 def test_graphs_need_cuda():
     with pytest.raises(SettingsError, match="--device cuda"):
-        compiled(torch.sqrt, "graph", CPU)
+        load_backend(
+            "darkir", WeightsFile({}, {}, ""), device=torch.device("cpu"), dtype=torch.float32, compiling="graph"
+        )
+    with pytest.raises(SettingsError, match="--device cuda"):
+        Compute("cpu", compile="graph")
 
 
 @pytest.mark.parametrize(
@@ -45,13 +49,14 @@ def test_a_function_that_torch_cannot_compile_is_named():
     def opaque(image):
         return torch.mkldnn_convolution(image, torch.ones(1, 1, 1, 1), None, (0, 0), (1, 1), (1, 1), 1)
 
-    compiling = compiled(opaque, "full", CPU)
+    compiling = compiled(opaque, "full")
     for _ in range(2):
         with pytest.raises(DeviceError, match="--compile off"):
             compiling(torch.ones(1, 1, 2, 2))
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on loading its compiler
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support")
 def test_the_compiled_network_gives_what_the_network_gives():
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 0.1

@@ -112,7 +112,7 @@ def test_recorded_graphs_give_what_the_network_gives_for_every_picture_and_size(
 
 
 def test_results_of_a_recorded_function_are_the_callers_own():
-    double = compiled(lambda image: image * 2, "graph", CUDA)
+    double = compiled(lambda image: image * 2, "graph")
     first, second = double(torch.ones(2, device=CUDA)), double(torch.full((2,), 3.0, device=CUDA))
     assert first.tolist() == [2, 2]
     assert second.tolist() == [6, 6]

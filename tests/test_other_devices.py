@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from lowlight_cli.backends.darkir.inference import PoolRecord, fold
+from lowlight_cli.backends.darkir.inference import PoolRecord, fold, pool_from
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG
@@ -31,7 +31,7 @@ def test_darkir_for_pictures(dtype, use_csf):
     results = [
         network(image),
         network(image, record.record),
-        network(image, record.replay()),
+        network(image, pool_from(record.vectors)),
         network(image.repeat(2, 1, 1, 1)),
     ]
     assert [result.device for result in (*results, *network.with_side(image))] == [META] * 6

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.settings import Compiling, check_compiling
 
 if TYPE_CHECKING:
     import torch
 
     from lowlight_cli.backends.base import Backend
-    from lowlight_cli.settings import Compiling
     from lowlight_cli.weights_file import WeightsFile
 
 
@@ -76,7 +76,7 @@ def load_backend(
     dtype: "torch.dtype",
     network: Mapping[str, object] | None = None,
     denoise: float | None = None,
-    compiling: "Compiling" = "off",
+    compiling: Compiling = "off",
 ) -> "Backend":
     """Make the backend called `name` ready on a device, in a dtype.
 
@@ -89,6 +89,7 @@ def load_backend(
     if name not in BACKENDS:
         raise SettingsError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")
     info = BACKENDS[name]
+    check_compiling(compiling, device.type)
     if denoise is not None and not info.can_denoise:
         raise SettingsError(f"--denoise means nothing to {name}: its network removes noise and darkness in one step")
     if not info.needs_weights:

@@ -30,10 +30,6 @@ def _fixed(recipe: Recipe) -> str:
     return json.dumps({**dataclasses.asdict(recipe), "schedule": None}, sort_keys=True)
 
 
-def _is_on_cuda(network: nn.Module) -> bool:
-    return next(network.parameters()).is_cuda
-
-
 def write_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
     """Write the state, complete or not at all.
 
@@ -68,8 +64,9 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
     if not same:
         raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
     state.network.load_state_dict(content["network"])
+    fused = [group["fused"] for group in state.optimiser.param_groups]  # a checkpoint of another device says otherwise
     state.optimiser.load_state_dict(content["optimiser"])
-    for group in state.optimiser.param_groups:  # a checkpoint of another device says otherwise
-        group["fused"] = _is_on_cuda(state.network)
+    for group, own in zip(state.optimiser.param_groups, fused, strict=True):
+        group["fused"] = own
     state.average = {name: tensor.to(state.average[name].device) for name, tensor in content["average"].items()}
     state.step, state.skipped = content["step"], content["skipped"]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lowlight_cli.backends import load_backend
 from lowlight_cli.backends.darkir.adapter import build_network
-from lowlight_cli.backends.darkir.inference import PoolRecord, fold
+from lowlight_cli.backends.darkir.inference import PoolRecord, fold, pool_from
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli import app
 from lowlight_cli.errors import WeightsError
@@ -190,7 +190,7 @@ def test_recorded_pools_replay_the_whole_picture(golden):
     record = PoolRecord()
     with torch.inference_mode():
         whole = network(golden.input, record.record)
-        again = network(golden.input, record.replay())
+        again = network(golden.input, pool_from(record.vectors))
     assert torch.equal(whole, again)
     assert len(record.vectors) >= 4
 

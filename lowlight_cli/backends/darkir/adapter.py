@@ -34,8 +34,8 @@ class DarkIRBackend:
         self, network: DarkIR, *, device: torch.device, dtype: torch.dtype, compiling: Compiling = "off"
     ) -> None:
         self._network: FoldedDarkIR = fold(network.to(device), dtype=dtype)
-        self._alone = compiled(self._network, compiling, device)
-        self._sharing = compiled(self._with_vectors, compiling, device)
+        self._alone = compiled(self._network, compiling)
+        self._sharing = compiled(self._with_vectors, compiling)
         self._is_lifted = network.intro.in_channels > network.img_channel
         self._unshuffle = math.isqrt(network.img_channel // 3)
         # Measured on a CPU at 0.25 to 3 Mpx: 14 to 24 maps of `width` channels at the network's own resolution.

@@ -59,8 +59,7 @@ def pool_here(x: Tensor) -> Tensor:
 class PoolRecord:
     """Pooled vectors in the order in which the network asks for them.
 
-    `record` notes the average over everything in a batch as one vector; `replay` hands them out again, one pass of
-    the network per call.
+    `record` notes the average over everything in a batch as one vector; `pool_from` hands them out again.
     """
 
     def __init__(self) -> None:
@@ -70,9 +69,6 @@ class PoolRecord:
         vector = x.mean((0, 2, 3), keepdim=True)
         self.vectors.append(vector)
         return vector
-
-    def replay(self) -> Pool:
-        return pool_from(self.vectors)
 
 
 def pool_from(vectors: Iterable[Tensor]) -> Pool:

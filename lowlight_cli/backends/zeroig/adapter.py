@@ -29,7 +29,7 @@ class ZeroIGBackend:
         self._network = network.eval().to(device, dtype)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self._denoise = denoise
-        self.enhance = compiled(self._enhanced, compiling, device)
+        self.enhance = compiled(self._enhanced, compiling)
         # Measured on a CPU: about four maps of the widest network live at once.
         widest = max(parameter.shape[0] for parameter in network.parameters())
         self.peak_bytes_per_pixel = 5 * widest * dtype.itemsize + 96
