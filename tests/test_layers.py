@@ -25,6 +25,7 @@ LAYERS = {
     "video": 2,
     "device": 2,
     "compiling": 2,
+    "parallel": 2,
     "tiling": 2,
     "tone": 2,
     "metrics": 2,

@@ -1,5 +1,6 @@
 """ZERO-IG equals the published method, fits in tiles, and refuses what is not its own."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 from zeroig_literal import literal_loss
 
 from lowlight_cli.backends import load_backend
 from lowlight_cli.backends.zeroig import fused, losses
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
-from lowlight_cli.backends.zeroig.network import HALO, Denoiser, ZeroIG, load_network
+from lowlight_cli.backends.zeroig.network import EPS, HALO, Denoiser, Illuminator, ZeroIG, load_network
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.tiling import tiled
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -164,21 +166,46 @@ def test_loss_and_gradients_equal_the_literal_writing(height: int, width: int, c
         assert off_by(ours, theirs) < 1e-9
 
 
-def test_fused_functions_have_the_derivatives_of_their_formulas():
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 2), height=st.integers(1, 9), width=st.integers(2, 11), cores=st.integers(1, 3))
+def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, width: int, cores: int):
     torch.manual_seed(3)
-    denoiser = Denoiser(3, 4).double()
-    image = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda image, *layers: fused.denoiser(image, layers), (image, *denoiser.parameters())
-    )
-    dark = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
-    shapes = ((4, 3, 3, 3), (4,), (4, 4, 3, 3), (4,), (4,), (4,), (3, 4, 3, 3), (3,))
-    layers = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    norm = fused.Normalisation(dark.new_zeros(4), dark.new_ones(4), 0.1, 1e-5)
-    assert torch.autograd.gradcheck(
-        lambda dark, *layers: fused.illuminator(dark, fused.IlluminatorLayers(*layers), norm, repeats=3),
-        (dark, *layers),
-    )
+    networks = Denoiser(3, 4).double(), random_network(enhance=5).enhance.double().train()
+    image = torch.randn(count, 3, height, width, dtype=torch.float64, requires_grad=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        for network in networks:
+            plain = deepcopy(network)
+            found, wanted = network(image), layer_by_layer(plain, image)
+            assert torch.allclose(found, wanted, rtol=1e-10, atol=1e-10)
+            share = torch.randn_like(wanted)
+            gradients = torch.autograd.grad(found, (image, *network.parameters()), share)
+            expected = torch.autograd.grad(wanted, (image, *plain.parameters()), share)
+            for one, other in zip(gradients, expected, strict=True):
+                assert torch.allclose(one, other, rtol=1e-7, atol=1e-8)
+            for one, other in zip(network.buffers(), plain.buffers(), strict=True):
+                assert torch.allclose(one, other, rtol=1e-10)
+    finally:
+        torch.set_num_threads(before)
+
+
+def layer_by_layer(network: Denoiser | Illuminator, image: Tensor) -> Tensor:
+    if isinstance(network, Denoiser):
+        hidden = F.leaky_relu(network.conv1(image), fused.SLOPE)
+        return network.conv3(F.leaky_relu(network.conv2(hidden), fused.SLOPE))
+    hidden = F.relu(network.in_conv(image))
+    for _ in range(3):
+        hidden = hidden + F.relu(network.conv(hidden))
+    return network.out_conv(hidden).sigmoid().clamp(EPS, 1)
+
+
+def test_a_second_backward_pass_through_the_illuminator_is_refused():
+    network = random_network(enhance=4).enhance.train()
+    light = network(torch.rand(1, 3, 8, 8)).sum()
+    light.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        light.backward()
 
 
 def test_the_terms_by_name_add_up_to_the_loss():

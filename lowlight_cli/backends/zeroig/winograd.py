@@ -1,153 +1,348 @@
-"""A 3x3 convolution with padding 1 that takes half the multiplications, and its gradients, on a CPU.
+"""A 3x3 convolution with padding 1 that takes a quarter of the multiplications, and its gradients, on a CPU.
 
-Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, applied down the columns only:
-F(4, 3). Six rows become six mixtures of them; a mixture is convolved along its row by three matrix products; six
-convolved mixtures become four rows of the result: 4.5 products a pixel for 9. In both directions it would be 2.25, but
-then mixing costs more than it saves, since a mixture along the rows is no matrix product of what lies in memory.
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: F(4x4, 3x3). The result is made
+in tiles of 4x4 pixels. A tile sees 6x6 pixels, which become 36 mixtures; a mixture of all tiles, times a matrix of its
+own, is a mixture of the result; 36 of those become 16 pixels: 2.25 products a pixel for 9.
 
-Weight gradients gain the most: as matrix products they are five times sooner than the library's convolution is on
-large pictures, and half of them are spared as well.
+Mixing down the columns is a matrix product of rows as they lie in memory. Mixing along the rows is not, but where
+columns lie in `phases` it is a dozen sums of long runs.
 
-Images are `(N, C, H, W)`, channels-last. Work goes band by band, so that a band's mixtures stay in the cache. A band
-is kept as a stream of pixels, row after row with one zero between: then a shift by a pixel is a shift of the stream.
+Pictures are `(N, H, 4, T, C)` with zeros beyond their width (see `phases`). Work goes band by band, so that a band's
+mixtures stay in the cache. For the same reason pictures come and go by bands: rows are asked for when they are needed,
+and handed on as soon as they are made, so that what lies before and after a convolution need not pass through memory.
+Each core has consecutive bands of its own.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-_ROWS = 4  # of the result, from two more of the image
-_STREAM_PIXELS = 2048  # times 64 channels in fp32: one mixture of a band is 512 kB, shared by the caches of two cores
-_MIX = (
-    (4, 0, -5, 0, 1, 0),
+from lowlight_cli.backends.zeroig.phases import PHASES, clear_beyond_
+from lowlight_cli.parallel import for_each_part, split
+
+RowsOf = Callable[[int, slice], Tensor]  # of the picture of this number these rows: `(rows, 4, T, C)`
+
+
+class BackwardPart(Protocol):
+    """What lies around the backward pass of a convolution, for the rows of one core; another core has another."""
+
+    def gradient(self, number: int, rows: slice) -> Tensor:
+        """Return the gradient of rows of the result; asked once for each, and before `take` has that row."""
+
+    def image(self, number: int, rows: slice) -> Tensor:
+        """Return rows of the image."""
+
+    def take(self, number: int, rows: slice, gradient: Tensor, image: Tensor) -> None:
+        """Use, or overwrite, the gradient of rows of the image, given the rows themselves."""
+
+
+_ROWS = 4  # of a tile
+_TILES = 256  # in a band: times 36 mixtures of 64 channels in fp32 2.4 MB, for the caches of two cores
+_MIX = (  # the first and last mixture are scaled so that the fewest sums make them, the kernel's the other way
+    (-4 / 5, 0, 1, 0, -1 / 5, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
     (0, -2, -1, 2, 1, 0),
     (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
+    (0, 1, 0, -5 / 4, 0, 1 / 4),
 )
 _MIX_KERNEL = (
-    (1 / 4, 0, 0),
+    (-5 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
     (1 / 24, 1 / 12, 1 / 6),
     (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
+    (0, 0, 4),
 )
 _UNMIX = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 _MIXTURES = len(_MIX)
-_FOR_BIAS = 1  # the mixture that `_UNMIX` adds once to each of the four rows
-_Kernels = Sequence[Sequence[Tensor]]  # of each mixture, for each of its three taps a matrix (C, D)
+_FOR_BIAS = _MIXTURES + 1  # the mixture that `_UNMIX` adds once to each pixel of a tile, in both directions
 
 
-class _Tile(NamedTuple):
-    """Four rows of the result, fewer at the bottom, and the rows of the image that they come from."""
+Part = TypeVar("Part", bound=BackwardPart)
 
-    made: slice
-    seen: slice
+
+class _TileRow(NamedTuple):
+    """A row of tiles: four rows of the result, fewer at the bottom, and the rows of the image that they come from."""
+
+    made: slice  # counted from the band's first
+    seen: slice  # likewise
     places: slice  # of the rows seen among the six; the others lie beyond the picture
 
 
-class _Stream:
-    """The six mixtures of a band: `(6, 1 + rows * (width + 1), channels)`, a zero first and after each row.
+class _Band(NamedTuple):
+    """Some rows of tiles of a picture, and the rows that they make and see."""
 
-    `rows` holds a view of each row in every mixture, `(6, width * channels)`. `taps` holds, for each mixture, the left
-    neighbours of its pixels, the pixels and their right neighbours. They are made once: a step looks at 10,000.
+    number: int  # of the picture
+    tiles: list[_TileRow]
+    made: slice
+    seen: slice
+
+
+class _Mixtures(NamedTuple):
+    """36 mixtures of a band, those of one row of the 6x6 pixels after those of another."""
+
+    matrices: Tensor  # (36, tiles, C)
+    columns: tuple[Tensor, ...]  # views of the six columns: (6, rows of tiles, T * C)
+    has_left: Tensor  # of the first column the tiles that have a left neighbour
+    has_right: Tensor  # of the last column those that have a right one
+
+
+class _Mixer:
+    """Turns the rows of a band into mixtures and back, for pictures of one shape `(N, H, 4, T, C)`.
+
+    Halfway, rows are mixed down the columns only: `(6, rows of tiles, 4, T * C)`, a run for each phase.
     """
 
-    def __init__(self, image: Tensor, *, rows: int, channels: int) -> None:
-        width = image.shape[-1]
-        pixels = image.new_zeros(_MIXTURES, 1 + rows * (width + 1), channels)
-        flat = pixels.view(_MIXTURES, -1)
-        starts = ((1 + row * (width + 1)) * channels for row in range(rows))
-        self.rows = [flat[:, start : start + width * channels] for start in starts]
-        self.taps = [(each[:-2], each[1:-1], each[2:]) for each in pixels]
+    def __init__(self, like: Tensor, shape: torch.Size) -> None:
+        across, self._channels = shape[3:]
+        rows = _tiles_high(shape)
+        self._shape = (_MIXTURES, rows, across * self._channels)
+        halfway = like.new_empty(_MIXTURES, rows, PHASES, across * self._channels)
+        self._phases = halfway.unbind(2)
+        self._right_neighbour, self._left_neighbour = (
+            self._phases[0][..., self._channels :],
+            self._phases[-1][..., : -self._channels],
+        )
+        self._rows = [each.flatten(1) for each in halfway.unbind(1)]
+        self._scratch = like.new_empty(4, *self._shape).unbind()
+        self._mix, self._unmix = like.new_tensor(_MIX), like.new_tensor(_UNMIX)
+
+    def new_mixtures(self) -> _Mixtures:
+        """Return room for the mixtures of a band."""
+        made = self._mix.new_zeros(_MIXTURES, *self._shape)
+        columns = made.unbind(1)
+        has_left, has_right = columns[0][..., self._channels :], columns[-1][..., : -self._channels]
+        return _Mixtures(made.view(_MIXTURES * _MIXTURES, -1, self._channels), columns, has_left, has_right)
+
+    def mix(self, band: _Band, image: Tensor, out: _Mixtures) -> None:
+        """Make the mixtures of the rows that a band sees, `(rows, 4, T, C)`."""
+        image = image.view(len(image), -1)
+        for tile, row in zip(band.tiles, self._rows, strict=False):
+            torch.mm(self._mix[:, tile.places], image[tile.seen], out=row)
+        one, two, three, four = self._phases
+        left, a, b, c, d, right = out.columns
+        even, odd, *_ = self._scratch
+        torch.sub(two, four, alpha=1 / 5, out=left)
+        out.has_left.sub_(self._left_neighbour, alpha=4 / 5)
+        torch.sub(four, two, alpha=4, out=even)
+        torch.sub(three, one, alpha=4, out=odd)
+        torch.add(even, odd, out=a)
+        torch.sub(even, odd, out=b)
+        torch.sub(four, two, out=even)
+        torch.sub(three, one, out=odd)
+        torch.add(even, odd, alpha=2, out=c)
+        torch.sub(even, odd, alpha=2, out=d)
+        torch.sub(one, three, alpha=5 / 4, out=right)
+        out.has_right.add_(self._right_neighbour, alpha=1 / 4)
+
+    def add_mix_gradient(self, band: _Band, given: _Mixtures, onto: Tensor) -> None:
+        """Add the gradients of the rows seen, `(rows, 4, T, C)`, given the mixtures': `mix` transposed."""
+        onto = onto.view(len(onto), -1)
+        one, two, three, four = self._phases
+        left, _, _, _, _, right = given.columns
+        sum_ab, difference_ab, sum_cd, difference_cd = self._sums(given)
+        torch.sub(right, difference_ab, alpha=4, out=one).sub_(difference_cd, alpha=2)
+        self._right_neighbour.add_(given.has_right, alpha=1 / 4)
+        torch.sub(left, sum_ab, alpha=4, out=two).sub_(sum_cd)
+        torch.add(difference_ab, difference_cd, alpha=2, out=three).sub_(right, alpha=5 / 4)
+        torch.add(sum_ab, sum_cd, out=four).sub_(left, alpha=1 / 5)
+        self._left_neighbour.sub_(given.has_left, alpha=4 / 5)
+        for tile, row in zip(band.tiles, self._rows, strict=False):
+            onto[tile.seen].addmm_(self._mix[:, tile.places].t(), row)
+
+    def unmix(self, band: _Band, given: _Mixtures, out: Tensor) -> None:
+        """Write the rows that a band makes, `(rows, 4, T, C)`."""
+        out = out.view(len(out), -1)
+        one, two, three, four = self._phases
+        left, _, _, _, _, right = given.columns
+        sum_ab, difference_ab, sum_cd, difference_cd = self._sums(given)
+        torch.add(sum_ab, sum_cd, out=one).add_(left)
+        torch.add(difference_ab, difference_cd, alpha=2, out=two)
+        torch.add(sum_ab, sum_cd, alpha=4, out=three)
+        torch.add(difference_ab, difference_cd, alpha=8, out=four).add_(right)
+        for tile, row in zip(band.tiles, self._rows, strict=False):
+            rows = out[tile.made]
+            torch.mm(self._unmix[: len(rows)], row, out=rows)
+
+    def unmix_gradient(self, band: _Band, gradient: Tensor, out: _Mixtures) -> None:
+        """Make the mixtures' gradients from those of the rows made: `unmix` transposed."""
+        gradient = gradient.view(len(gradient), -1)
+        for tile, row in zip(band.tiles, self._rows, strict=False):
+            rows = gradient[tile.made]
+            torch.mm(self._unmix[: len(rows)].t(), rows, out=row)
+        for left_over in self._rows[len(band.tiles) :]:
+            left_over.zero_()
+        one, two, three, four = self._phases
+        left, a, b, c, d, right = out.columns
+        even, odd, *_ = self._scratch
+        left.copy_(one)
+        torch.add(one, three, out=even)
+        torch.add(two, four, out=odd)
+        torch.add(even, odd, out=a)
+        torch.sub(even, odd, out=b)
+        torch.add(one, three, alpha=4, out=even)
+        torch.add(two, four, alpha=4, out=odd)
+        torch.add(even, odd, alpha=2, out=c)
+        torch.sub(even, odd, alpha=2, out=d)
+        right.copy_(four)
+
+    def _sums(self, given: _Mixtures) -> tuple[Tensor, ...]:
+        _, a, b, c, d, _ = given.columns
+        sum_ab, difference_ab, sum_cd, difference_cd = self._scratch
+        torch.add(a, b, out=sum_ab)
+        torch.sub(a, b, out=difference_ab)
+        torch.add(c, d, out=sum_cd)
+        torch.sub(c, d, out=difference_cd)
+        return self._scratch
 
 
-def convolve(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of `(N, C, H, W)` with `(D, C, 3, 3)`, plus `bias`: `(N, D, H, W)`."""
-    result = _empty(image, len(weight))
-    mix, unmix = image.new_tensor(_MIX), image.new_tensor(_UNMIX)
-    kernels = [tuple(taps) for taps in _mixed_kernels(weight)]
-    bands = _bands(image)
-    mixed, convolved = (_Stream(image, rows=len(bands[0]), channels=count) for count in weight.shape[1::-1])
-    for seen, made in zip(_rows(image), _rows(result), strict=True):
+class Convolution:
+    """A 3x3 convolution with padding 1 of C to C channels, `weight` being `(C, C, 3, 3)`; gradients add up in it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        mix = weight.new_tensor(_MIX_KERNEL)
+        self._kernels = torch.einsum("yi,xj,dcij->yxcd", mix, mix, weight).flatten(0, 1).contiguous()
+        self._g_kernels = torch.zeros_like(self._kernels)
+
+    def forward(
+        self,
+        image: RowsOf,
+        bias: Tensor,
+        out: Tensor,
+        *,
+        width: int,
+        then: Callable[[int, slice], None] | None = None,
+    ) -> None:
+        """Write the convolved pictures, plus `bias`; `then` is told which rows of which one have just been written."""
+
+        def work(bands: Sequence[_Band]) -> None:
+            mixer = _Mixer(out, out.shape)
+            mixed, convolved = mixer.new_mixtures(), mixer.new_mixtures()
+            for band in bands:
+                made = out[band.number, band.made]
+                mixer.mix(band, image(band.number, band.seen), out=mixed)
+                torch.bmm(mixed.matrices, self._kernels, out=convolved.matrices)
+                convolved.matrices[_FOR_BIAS].add_(bias)
+                mixer.unmix(band, convolved, out=made)
+                clear_beyond_(made, width)
+                if then is not None:
+                    then(band.number, band.made)
+
+        for_each_part(work, split(_bands(out.shape), torch.get_num_threads()))
+
+    def backward(self, begin: Callable[[], Part], shape: torch.Size, *, width: int) -> list[Part]:
+        """Go back through one forward pass of pictures `(N, H, 4, T, C)`; return what `begin` made, for each core."""
+
+        def work(bands: Sequence[_Band]) -> _Share[Part]:
+            return self._backward(begin(), bands, shape, width)
+
+        shares = for_each_part(work, split(_bands(shape), torch.get_num_threads()))
+        for one, other in pairwise(shares):
+            if other.above is not None:
+                number, rows, gradient, image = one.below
+                one.part.take(number, rows, gradient + other.above.gradient, image)
+        for share in shares:
+            self._g_kernels += share.g_kernels
+        return [share.part for share in shares]
+
+    def _backward(self, part: Part, bands: Sequence[_Band], shape: torch.Size, width: int) -> "_Share[Part]":
+        mixer = _Mixer(self._kernels, shape)
+        mixed, g_mixed, g_convolved = mixer.new_mixtures(), mixer.new_mixtures(), mixer.new_mixtures()
+        backwards, g_kernels = self._kernels.transpose(1, 2), torch.zeros_like(self._kernels)
+        room = self._kernels.new_zeros(
+            _tiles_high(shape) * _ROWS + 2, *shape[2:]
+        )  # of a band and a row above and below
+        above = None
         for band in bands:
-            for tile, row in zip(band, mixed.rows, strict=False):
-                torch.mm(mix[:, tile.places], seen[tile.seen], out=row)
-            _convolve_rows(mixed, kernels, out=convolved)
-            convolved.taps[_FOR_BIAS][1].add_(bias)
-            for tile, row in zip(band, convolved.rows, strict=False):
-                rows = made[tile.made]
-                torch.mm(unmix[: len(rows)], row, out=rows)
-    return result
+            image = part.image(band.number, band.seen)
+            mixer.mix(band, image, out=mixed)
+            mixer.unmix_gradient(band, part.gradient(band.number, band.made), out=g_convolved)
+            g_kernels.baddbmm_(mixed.matrices.transpose(1, 2), g_convolved.matrices)
+            torch.bmm(g_convolved.matrices, backwards, out=g_mixed.matrices)
+            gradient = room[band.seen.start - band.made.start + 1 :][: len(image)]
+            mixer.add_mix_gradient(band, g_mixed, onto=gradient)
+            clear_beyond_(gradient, width)
+            # Neighbours have two rows in common, which are done when both have added to them.
+            rows = _Rows(band.number, band.seen, gradient, image)
+            first, last = 0, len(image)
+            if band is bands[0] and band.made.start > 0:
+                first = 2
+                above = rows.cut(0, first).copy()
+            if band.made.stop < shape[1]:
+                last -= 2
+            if first < last:
+                part.take(*rows.cut(first, last))
+            below = rows.cut(last, len(image))
+            if band is not bands[-1]:
+                begun = len(below.gradient)
+                room[:begun] = below.gradient
+                room[begun:].zero_()
+        return _Share(part, g_kernels, above, below)
+
+    def weight_gradient(self) -> Tensor:
+        """Return the gradient of the weight, of all backward passes together."""
+        mix = self._kernels.new_tensor(_MIX_KERNEL)
+        by_pixel = self._g_kernels.view(_MIXTURES, _MIXTURES, *self._g_kernels.shape[1:])
+        return torch.einsum("yi,xj,yxcd->dcij", mix, mix, by_pixel).contiguous(memory_format=torch.channels_last)
 
 
-def add_gradients(gradient: Tensor, image: Tensor, weight: Tensor, *, onto: Tensor) -> Tensor:
-    """Add the image's gradient to `onto` and return the weight's, given the result's."""
-    mix, unmix = image.new_tensor(_MIX), image.new_tensor(_UNMIX)
-    kernels = _mixed_kernels(weight)
-    backwards = [tuple(taps) for taps in kernels.flip(1).transpose(2, 3)]
-    g_kernels = torch.zeros_like(kernels)
-    bands = _bands(image)
-    outputs, inputs = weight.shape[:2]
-    count = len(bands[0])
-    mixed, g_mixed = _Stream(image, rows=count, channels=inputs), _Stream(image, rows=count, channels=inputs)
-    g_convolved = _Stream(image, rows=count, channels=outputs)
-    for seen, g_seen, g_made in zip(_rows(image), _rows(onto), _rows(gradient), strict=True):
-        for band in bands:
-            for tile, row, g_row in zip(band, mixed.rows, g_convolved.rows, strict=False):
-                rows = g_made[tile.made]
-                torch.mm(mix[:, tile.places], seen[tile.seen], out=row)
-                torch.mm(unmix[: len(rows)].t(), rows, out=g_row)
-            for left_over in g_convolved.rows[len(band) :]:
-                left_over.zero_()
-            _add_kernel_gradients(mixed, g_convolved, onto=g_kernels)
-            _convolve_rows(g_convolved, backwards, out=g_mixed)
-            for tile, row in zip(band, g_mixed.rows, strict=False):
-                g_seen[tile.seen].addmm_(mix[:, tile.places].t(), row)
-    g_weight: Tensor = torch.tensordot(image.new_tensor(_MIX_KERNEL), g_kernels, dims=([0], [0]))  # row, column, C, D
-    return g_weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+class _Rows(NamedTuple):
+    """Rows of a picture with their gradient, `(rows, 4, T, C)` each, as `BackwardPart.take` is given them."""
+
+    number: int
+    rows: slice
+    gradient: Tensor
+    image: Tensor
+
+    def cut(self, first: int, last: int) -> "_Rows":
+        """Return some of the rows, counted from the first."""
+        rows = slice(self.rows.start + first, self.rows.start + last)
+        return _Rows(self.number, rows, self.gradient[first:last], self.image[first:last])
+
+    def copy(self) -> "_Rows":
+        """Return rows that stay as they are when their source is overwritten."""
+        return _Rows(self.number, self.rows, self.gradient.clone(), self.image.clone())
 
 
-def _convolve_rows(mixed: _Stream, kernels: _Kernels, *, out: _Stream) -> None:
-    """Convolve each mixture along its rows. The zeros between the rows of `out` are not kept: no tap may read them."""
-    for (before, here, after), (left, middle, right), (_, total, _) in zip(mixed.taps, kernels, out.taps, strict=True):
-        torch.mm(before, left, out=total)
-        total.addmm_(here, middle).addmm_(after, right)
+class _Share(NamedTuple, Generic[Part]):
+    """What one core has done of a backward pass."""
+
+    part: Part
+    g_kernels: Tensor
+    above: _Rows | None  # rows in common with the core before, where the two meet within a picture
+    below: _Rows  # and with the core after; none where a picture ends
 
 
-def _add_kernel_gradients(mixed: _Stream, g_convolved: _Stream, *, onto: Tensor) -> None:
-    for taps, (_, given, _), gradients in zip(mixed.taps, g_convolved.taps, onto, strict=True):
-        for tap, gradient in zip(taps, gradients, strict=True):
-            gradient.addmm_(tap.t(), given)
+def _tiles_high(shape: torch.Size) -> int:
+    """Return how many rows of tiles make a band."""
+    _, height, _, across, _ = shape
+    return min(max(_TILES // across, 1), -(-height // _ROWS))
 
 
-def _mixed_kernels(weight: Tensor) -> Tensor:
-    """Return a row of three `(C, D)` matrices for each mixture: `(6, 3, C, D)` for a weight `(D, C, 3, 3)`."""
-    mixed: Tensor = torch.tensordot(weight.new_tensor(_MIX_KERNEL), weight, dims=([1], [2]))  # mixture, D, C, column
-    return mixed.permute(0, 3, 2, 1).contiguous()
+def _bands(shape: torch.Size) -> list[_Band]:
+    """Return the bands of all pictures, in order."""
+    number, height = shape[:2]
+    rows = _tiles_high(shape) * _ROWS
+    return [
+        _band(each, top, min(top + rows, height), height) for each in range(number) for top in range(0, height, rows)
+    ]
 
 
-def _bands(image: Tensor) -> list[list[_Tile]]:
-    """Return the tiles of a picture, gathered in bands of about `_STREAM_PIXELS`."""
-    height, width = image.shape[-2:]
+def _band(number: int, top: int, bottom: int, height: int) -> _Band:
+    made, seen = slice(top, bottom), slice(max(top - 1, 0), min(bottom + 1, height))
     tiles = []
-    for top in range(0, height, _ROWS):
-        first, last = max(top - 1, 0), min(top + _ROWS + 1, height)
-        made = slice(top, min(top + _ROWS, height))
-        tiles.append(_Tile(made, slice(first, last), slice(first - top + 1, last - top + 1)))
-    count = max(_STREAM_PIXELS // width, 1)
-    return [tiles[start : start + count] for start in range(0, len(tiles), count)]
-
-
-def _empty(like: Tensor, channels: int) -> Tensor:
-    shape = (len(like), channels, *like.shape[-2:])
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _rows(image: Tensor) -> Tensor:
-    """Return a view of the rows of pictures, `(N, H, W * C)`."""
-    return image.permute(0, 2, 3, 1).view(len(image), image.shape[-2], -1)
+    for start in range(top, bottom, _ROWS):
+        stop = min(start + _ROWS, height)
+        first, last = max(start - 1, 0), min(start + _ROWS + 1, height)
+        tiles.append(
+            _TileRow(
+                made=slice(start - top, stop - top),
+                seen=slice(first - seen.start, last - seen.start),
+                places=slice(first - start + 1, last - start + 1),
+            )
+        )
+    return _Band(number, tiles, made, seen)

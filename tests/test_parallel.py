@@ -1,0 +1,63 @@
+"""Work shared out over the cores: every part done once, in order, and torch left as it was."""
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowlight_cli.parallel import for_each_part, split
+
+
+@pytest.fixture(params=[1, 2, 3])
+def cores(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@given(whole=st.lists(st.integers()), count=st.integers(1, 9))
+def test_parts_are_the_whole_in_order_and_nearly_equal(whole: list[int], count: int):
+    parts = split(whole, count)
+    assert [item for part in parts for item in part] == whole
+    lengths = [len(part) for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+    assert len(parts) <= count
+
+
+def test_each_part_is_done_once_on_one_core_without_gradients(cores: int):
+    def work(part: int) -> tuple[int, int, bool, str]:
+        return part, torch.get_num_threads(), torch.is_grad_enabled(), threading.current_thread().name
+
+    found = for_each_part(work, range(cores))
+    assert [part for part, *_ in found] == list(range(cores))
+    assert {threads for _, threads, _, _ in found} == {1}
+    assert not any(grad for _, _, grad, _ in found)
+    assert torch.get_num_threads() == cores
+    assert torch.is_grad_enabled()
+
+
+def test_parts_run_side_by_side():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    together = threading.Barrier(2, timeout=30)
+    try:
+        for_each_part(lambda _: together.wait(), range(2))  # a broken barrier raises
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_waits_for_the_other_parts_and_is_raised(cores: int):
+    finished = []
+
+    def work(part: int) -> None:
+        if part == 0:
+            raise ValueError("part 0")
+        finished.append(part)
+
+    with pytest.raises(ValueError, match="part 0"):
+        for_each_part(work, range(cores))
+    assert sorted(finished) == (list(range(1, cores)) if cores > 1 else [])
+    assert torch.get_num_threads() == cores
