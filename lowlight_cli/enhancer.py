@@ -95,6 +95,13 @@ class Enhancer:
         side = min(math.isqrt(budget // cost), _LARGEST_TILE[self.device.type])
         return max(side // 16 * 16, SMALLEST_TILE)
 
+    def at_once(self, height: int, width: int) -> int:
+        """Return how many whole pictures of this size go best side by side: on a CPU one a core, as memory allows."""
+        if self.device.type != "cpu" or self.compiling != "off":
+            return 1
+        cost = height * width * self.backend(self.dtype).peak_bytes_per_pixel
+        return max(min(torch.get_num_threads(), free_bytes(self.device) // 2 // cost), 1)
+
     def enhance(self, picture: Picture, *, tone: Tone = Tone(), on_tile: Progress | None = None) -> Enhanced:
         """Enhance one picture; its format, depth, profile, alpha and tags stay as they are.
 

@@ -5,11 +5,13 @@ have no cache in common, waiting and moving data from core to core can take as l
 own part of a picture from beginning to end meets the others once.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,24 +31,61 @@ def for_each_part(work: Callable[[Part], Result], parts: Sequence[Part]) -> list
 
     More parts than `torch.get_num_threads()` gain nothing. An error waits for the other parts.
     """
-    cores = torch.get_num_threads()
-    if cores == 1 or len(parts) == 1:
-        with torch.no_grad():
-            return [work(part) for part in parts]
-    futures: list[Future[Result]] = []
-    try:
-        torch.set_num_threads(1)  # of the matrix library there is one setting for all threads
-        futures.extend(_pool(cores).submit(work, part) for part in parts)
-        wait(futures)
-    finally:
-        wait(futures)  # also when interrupted: they write to buffers of the caller's
-        torch.set_num_threads(cores)
+    with a_core_each() as cores:
+        if cores.count == 1 or len(parts) == 1:
+            with torch.no_grad():
+                return [work(part) for part in parts]
+        futures = [cores.begin(work, part) for part in parts]
+        cores.finish()
     return [future.result() for future in futures]
+
+
+class Cores:
+    """Threads with a core each, as many as torch would use for one operation."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._begun: set[Future[Any]] = set()
+
+    def begin(self, work: Callable[[Part], Result], part: Part) -> Future[Result]:
+        """Have `work` done for a part as soon as a core is free, without gradients."""
+        future = _pool(self.count).submit(work, part)
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
+        return future
+
+    def finish(self) -> None:
+        """Wait until everything begun is done."""
+        wait(self._begun.copy())
+
+    def give_up(self) -> None:
+        """Let what no core has taken up yet be."""
+        for future in self._begun.copy():
+            future.cancel()
+
+
+@contextmanager
+def a_core_each() -> Iterator[Cores]:
+    """Give each thread of `Cores` its core, until everything begun is done; until then this thread has one as well."""
+    cores = Cores(torch.get_num_threads())
+    torch.set_num_threads(1)  # of the matrix library, too, which has one setting for all threads
+    try:
+        yield cores
+    except BaseException:
+        cores.give_up()
+        raise
+    finally:
+        cores.finish()  # also when interrupted: there may be buffers of the caller's to write to
+        torch.set_num_threads(cores.count)
 
 
 @cache
 def _pool(cores: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores, thread_name_prefix="core", initializer=_begin)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
 
 
 def _begin() -> None:

@@ -1,13 +1,14 @@
 """Work shared out over the cores: every part done once, in order, and torch left as it was."""
 
 import threading
+import time
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowlight_cli.parallel import for_each_part, split
+from lowlight_cli.parallel import a_core_each, for_each_part, split
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -47,6 +48,28 @@ def test_parts_run_side_by_side():
         for_each_part(lambda _: together.wait(), range(2))  # a broken barrier raises
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_waits_for_a_core_when_the_caller_fails_is_not_done(cores: int):
+    begun = threading.Event()
+    done = []
+
+    def work(part: int) -> None:
+        begun.set()
+        time.sleep(0.2)
+        done.append(part)
+
+    def fail() -> None:
+        with a_core_each() as these:
+            for part in range(50):
+                these.begin(work, part)
+            begun.wait(30)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert 1 <= len(done) <= 2 * cores, "cores finish what they have begun, and no more"
+    assert torch.get_num_threads() == cores
 
 
 def test_an_error_waits_for_the_other_parts_and_is_raised(cores: int):

@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from lowlight_cli.clip.results import ClipSettings
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
+from lowlight_cli.parallel import a_core_each
 from lowlight_cli.settings import Tone
 from lowlight_cli.stabilize import (
     LOOK_AHEAD,
@@ -58,11 +60,14 @@ class Frames:
     """Enhances the frames among a clip's items; packets pass them by.
 
     `ready` runs beside the decoder, `made` where the network is. `careful` sends frames through tiles from the
-    beginning, as a picture that does not fit must go.
+    beginning, as a picture that does not fit must go. Otherwise `at_once` frames are computed side by side, each by
+    one core: cores that share a frame wait for each other after every operation.
     """
 
-    def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool) -> None:
+    def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int) -> None:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
+        self._at_once = 1 if careful else at_once
+        self.under_way = max(settings.frames_per_batch, 2 * self._at_once - 1)  # frames, at most, beside the next
 
     @torch.inference_mode()
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
@@ -76,7 +81,11 @@ class Frames:
                 yield item
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
-        """Yield enhanced frames, in order, and packets as they come."""
+        """Yield enhanced frames and packets, in order."""
+        return self._side_by_side(items) if self._at_once > 1 else self._in_batches(items)
+
+    def _in_batches(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
+        """Enhance frame after frame: those of a batch are all under way before any is waited for."""
         batch: list[Ready] = []
         for item in items:
             if not isinstance(item, Ready):
@@ -84,38 +93,62 @@ class Frames:
                 continue
             batch.append(item)
             if len(batch) == self._settings.frames_per_batch:
-                yield from self._brightened_batch(batch)
+                yield from self._batch(batch)
                 batch.clear()
         if batch:
-            yield from self._brightened_batch(batch)
+            yield from self._batch(batch)
+
+    def _batch(self, batch: Sequence[Ready]) -> list[Made]:
+        wholes = [self._whole(one.image) for one in batch]
+        return [self._finished(one, whole) for one, whole in zip(batch, wholes, strict=True)]
+
+    def _side_by_side(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
+        """Enhance some frames at once, and have as many wait, so that no core does."""
+        with a_core_each() as cores:
+            under_way: deque[tuple[Ready, Future[_Whole | None]] | AnyPacket] = deque()
+            frames = 0
+            for item in items:
+                under_way.append((item, cores.begin(self._whole, item.image)) if isinstance(item, Ready) else item)
+                frames += isinstance(item, Ready)
+                while frames > 2 * self._at_once or (under_way and not isinstance(under_way[0], tuple)):
+                    frames -= isinstance(under_way[0], tuple)
+                    yield self._arrived(under_way.popleft())
+            while under_way:
+                yield self._arrived(under_way.popleft())
+
+    def _arrived(self, item: "tuple[Ready, Future[_Whole | None]] | AnyPacket") -> Made | AnyPacket:
+        return self._finished(item[0], item[1].result()) if isinstance(item, tuple) else item
 
     @torch.inference_mode()
-    def _brightened_batch(self, batch: Sequence[Ready]) -> list[Made]:
-        """Enhance a batch: all are computed before anything is waited for."""
-        enhancer, tone = self._enhancer, self._settings.tone
-        results = [self._brightened(one.image) for one in batch]
-        # What is not a number shows in the sum, in one pass; infinities are none either once `bounded`.
-        if not self._careful and not all(bool(result.sum().isfinite()) for result in results):
-            results = [enhancer.enhance_tensor(one.image) for one in batch]
-        made = []
-        for one, result in zip(batch, results, strict=True):
-            toned = result if tone == Tone() else apply_tone(one.image, result, tone)
-            # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
-            short = self._careful and one.cells is not None
-            made.append(Made(one.frame, toned.half() if short else toned, one.cells))
-        return made
+    def _finished(self, one: Ready, whole: "_Whole | None") -> Made:
+        """Return what became of a frame; if it did not go whole, or broke, the careful way: tiles, and fp32 at last."""
+        sound = whole is not None and bool(whole.total.isfinite())
+        result = whole.result if whole is not None and sound else self._enhancer.enhance_tensor(one.image)
+        tone = self._settings.tone
+        toned = result if tone == Tone() else apply_tone(one.image, result, tone)
+        # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
+        short = self._careful and one.cells is not None
+        return Made(one.frame, toned.half() if short else toned, one.cells)
 
-    def _brightened(self, image: Tensor) -> Tensor:
-        """Enhance `(1, 3, H, W)` floats; whole if that goes, else the careful way: tiles, and fp32 at last."""
+    @torch.inference_mode()
+    def _whole(self, image: Tensor) -> "_Whole | None":
+        """Enhance `(1, 3, H, W)` floats in one piece; None where that is too large, from then on always."""
         enhancer = self._enhancer
-        if not self._careful:
-            try:
-                return enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype)).float()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._careful = True
-        return enhancer.enhance_tensor(image)
+        if self._careful:
+            return None
+        try:
+            result = enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype)).float()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._careful = True
+            return None
+        return _Whole(result, result.sum())
+
+
+class _Whole(NamedTuple):
+    result: Tensor
+    total: Tensor  # what is not a number shows in it; infinities are none either once `bounded`
 
 
 class Calm:

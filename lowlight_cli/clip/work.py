@@ -51,7 +51,8 @@ class ClipWork:
         self._facts, self._source, self._target = facts, facts.path, target
         self._enhancer, self._settings = enhancer, settings
         self._tile = enhancer.tile_size(facts.height, facts.width)
-        self._frames = Frames(enhancer, settings, careful=self._tile != 0)
+        at_once = enhancer.at_once(facts.height, facts.width)
+        self._frames = Frames(enhancer, settings, careful=self._tile != 0, at_once=at_once)
         self._calm = Calm(settings.stabilize)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
         self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
@@ -118,7 +119,7 @@ class ClipWork:
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)
         room = max(2, min(_MOST_AHEAD, _BYTES_AHEAD // (self._facts.width * self._facts.height * _BYTES_PER_PIXEL)))
-        room += self._settings.frames_per_batch
+        room += self._frames.under_way
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
         with (
@@ -211,9 +212,9 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
         found = facts.path.stat()
     except OSError as error:
         raise InputError(f"the file cannot be read: {error.strerror or error}") from error
-    tile = enhancer.tile_size(facts.height, facts.width)
+    tile, at_once = enhancer.tile_size(facts.height, facts.width), enhancer.at_once(facts.height, facts.width)
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
-    computed = (enhancer.model, enhancer.precision, str(enhancer.device), enhancer.compiling, tile)
+    computed = (enhancer.model, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, at_once)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
 
 
