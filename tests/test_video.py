@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av import Packet
 from clipmaking import Seen, make_clip, see
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,14 @@ from typer.testing import CliRunner, Result
 
 from lowlight_cli.cli import app
 from lowlight_cli.cli.video import _line
-from lowlight_cli.clip import ClipProgress
-from lowlight_cli.clip.frames import compute_alone
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.clip import ClipProgress, ClipSettings
+from lowlight_cli.clip.frames import Frames, Made, Ready, compute_alone, floats
+from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.errors import NumericsError, SettingsError
+from lowlight_cli.settings import Compute
 from lowlight_cli.video import read_time
 from lowlight_cli.video.facts import Turn, turn_of_matrix
+from lowlight_cli.video.reading import ClipFrame
 from lowlight_cli.video.segments import Segment, SegmentStore
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "video"
@@ -291,6 +295,44 @@ def test_batches_and_tiles_give_the_same_frames(tmp_path):
         (tmp_path / "a_out.mp4").unlink()
         again = done(source, *QUICK, *more)
         assert all(np.array_equal(one, other) for one, other in zip(plain.pixels, again.pixels, strict=True))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_frames_computed_side_by_side_are_those_of_one_after_the_other(at_once: int):
+    enhancer = load_enhancer("darkir-small", compute=Compute("cpu"), offline=True)
+    draw = np.random.default_rng(3)
+    frames = [ClipFrame(draw.integers(0, 40, (3, 40, 56), dtype=np.uint8), number, 1) for number in range(7)]
+    packets = [Packet(1) for _ in range(4)]
+    items = [frames[0], packets[0], *frames[1:4], packets[1], packets[2], *frames[4:], packets[3]]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
+        made = list(way.made(item if isinstance(item, Packet) else ready_frame(item) for item in items))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [one.frame if isinstance(one, Made) else one for one in made] == items
+    for one in made:
+        if isinstance(one, Made):
+            wanted = enhancer.enhance_tensor(floats(one.frame.pixels, enhancer.device))
+            assert (one.result - wanted).abs().max() < 1e-5
+
+
+def ready_frame(frame: ClipFrame) -> Ready:
+    return Ready(frame, floats(frame.pixels, torch.device("cpu")), None)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_frame_that_breaks_ends_the_clip_and_leaves_torch_its_threads(at_once: int):
+    enhancer = load_enhancer("identity", compute=Compute("cpu"))
+    frame = ClipFrame(np.zeros((3, 8, 8), np.uint8), 0, 1)
+    sound, broken = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan)
+    before = torch.get_num_threads()
+    way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
+    with pytest.raises(NumericsError, match="not finite"):
+        list(way.made(Ready(frame, image, None) for image in (sound, sound, broken, sound, sound, sound, sound)))
+    assert torch.get_num_threads() == before
 
 
 def test_json_holds_what_scripts_need(tmp_path):
