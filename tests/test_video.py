@@ -1,8 +1,11 @@
 """`lowlight video` keeps what clips are made of: frames, times, sound, turn, colours, tags; and says what it cannot."""
 
+import itertools
 import json
 import re
 import threading
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from lowlight_cli.errors import NumericsError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.video import read_time
 from lowlight_cli.video.facts import Turn, turn_of_matrix
+from lowlight_cli.video.flow import Ahead
 from lowlight_cli.video.reading import ClipFrame
 from lowlight_cli.video.segments import Segment, SegmentStore
 
@@ -264,10 +268,10 @@ def test_a_part_is_cut_out_in_step(tmp_path, start, end):
     wanted = [number for number, time in enumerate(before.times) if first <= time < last]
     assert after.times == [before.times[number] - first for number in wanted]
     assert likeness(before.pixels[wanted[0]], after.pixels[0]) < 1.5
-    sound_before = {content: time for time, content in before.packets[1]}
+    sound_before = {content: moment for moment, content in before.packets[1]}
     assert after.packets[1]
-    for time, content in after.packets[1]:
-        assert abs(time - (sound_before[content] - first)) <= Fraction(1, 1000)
+    for moment, content in after.packets[1]:
+        assert abs(moment - (sound_before[content] - first)) <= Fraction(1, 1000)
 
 
 def test_side_by_side_shows_the_original_at_the_left(tmp_path):
@@ -365,6 +369,28 @@ def test_the_threads_beside_the_network_compute_alone_and_leave_it_its_own():
     thread.join()
     assert found == [1]
     assert torch.get_num_threads() == before
+
+
+def test_a_thread_interrupted_as_it_starts_reads_no_closed_file(monkeypatch: pytest.MonkeyPatch):
+    begin, closed, used = threading.Thread.start, threading.Event(), []
+
+    def items() -> Iterator[int]:
+        for number in itertools.count():
+            used.append(closed.is_set())
+            yield number
+
+    def begin_and_be_interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", begin_and_be_interrupted)
+    for _ in range(50):
+        closed.clear()
+        with pytest.raises(KeyboardInterrupt), Ahead(items(), room=2):
+            pass
+        closed.set()
+        time.sleep(0.001)
+    assert not any(used)
 
 
 def bad_clips(folder: Path) -> dict[str, Path]:

@@ -42,21 +42,53 @@ class _Channel(Generic[Item]):
         raise _Stopped
 
 
-class Ahead(Generic[Item]):
+class _Beside:
+    """A thread that is over when the `with` block ends, and also when an interrupt comes before the block has begun.
+
+    What the thread reads and writes may be closed as soon as it is over, and not before.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None], left: threading.Event) -> None:
+        self._work, self._left = work, left
+        self._deciding, self._is_at_work, self._over = threading.Lock(), False, threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self._thread.start()  # waits, so interrupts like to come here
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._deciding:
+            self._left.set()
+            is_at_work = self._is_at_work
+        if is_at_work:
+            self._over.wait()
+
+    def _run(self) -> None:
+        with self._deciding:
+            if self._left.is_set():
+                return
+            self._is_at_work = True
+        try:
+            self._work()
+        finally:
+            self._over.set()
+
+
+class Ahead(_Beside, Generic[Item]):
     """Iterate over `items`, which a thread produces up to `room` items ahead; its exception is raised here."""
 
     def __init__(self, items: Iterator[Item], *, room: int) -> None:
         self._items = items
         self._channel: _Channel[tuple[Item] | BaseException | None] = _Channel(room)
-        self._thread = threading.Thread(target=self._produce, name="read", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._channel.left.set()
-        self._thread.join()
+        super().__init__("read", self._produce, self._channel.left)
 
     def __iter__(self) -> Iterator[Item]:
         while (given := self._channel.take()) is not None:
@@ -78,21 +110,13 @@ class Ahead(Generic[Item]):
                 return
 
 
-class Behind:
+class Behind(_Beside):
     """Run calls in order in a thread, at most `room` waiting; a failure is raised by the next `do` or by `finish`."""
 
     def __init__(self, *, room: int) -> None:
         self._channel: _Channel[Callable[[], None] | None] = _Channel(room)
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._consume, name="write", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._channel.left.set()
-        self._thread.join()
+        super().__init__("write", self._consume, self._channel.left)
 
     def do(self, call: Callable[[], None]) -> None:
         """Have a call run after those before it."""
@@ -101,7 +125,7 @@ class Behind:
     def finish(self) -> None:
         """Wait until everything is done."""
         self._hand_over(None)
-        self._thread.join()
+        self._over.wait()
         if self._failure is not None:
             raise self._failure
 

@@ -8,6 +8,7 @@ import signal
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from clipmaking import make_clip, pattern, see
@@ -35,25 +36,36 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("clip") / "a.mp4", frames=FRAMES, size=(48, 32))
 
 
+class Whole(NamedTuple):
+    """The result of a run that nothing disturbed, and how long it took."""
+
+    content: bytes
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def whole(clip: Path, lowlight: Forks, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The result of a run that nothing disturbed."""
+def undisturbed(clip: Path, lowlight: Forks, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     ran = lowlight.run("video", clip, "-o", folder / "b.mp4", *RUN)
     assert ran.code == 0, ran.said
-    return (folder / "b.mp4").read_bytes()
+    return Whole((folder / "b.mp4").read_bytes(), ran.seconds)
 
 
-def kill_at_random(lowlight: Forks, clip: Path, whole: bytes, folder: Path, moment: random.Random) -> bool:
+@pytest.fixture(scope="module")
+def whole(undisturbed: Whole) -> bytes:
+    return undisturbed.content
+
+
+def kill_at_random(lowlight: Forks, clip: Path, whole: Whole, folder: Path, moment: random.Random) -> bool:
     """Kill a run at a random moment; tell whether it was still at work."""
     target = folder / "b.mp4"
     target.unlink(missing_ok=True)
     child = lowlight.start("video", clip, "-o", target, *RUN)
     wait_for(folder, ".b.mp4.*.part", child)
-    time.sleep(moment.uniform(0, 1))
+    time.sleep(moment.uniform(0, whole.seconds))
     child.send(signal.SIGKILL)
     at_work = child.ended().code == -signal.SIGKILL
-    assert not target.exists() or target.read_bytes() == whole, "a short clip under the final name"
+    assert not target.exists() or target.read_bytes() == whole.content, "a short clip under the final name"
     for part in folder.glob(".b.mp4.*.part"):
         part.unlink()
     return at_work
@@ -61,9 +73,9 @@ def kill_at_random(lowlight: Forks, clip: Path, whole: bytes, folder: Path, mome
 
 @pytest.mark.parametrize("times", [5, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
-def test_no_kill_leaves_a_short_clip_under_the_final_name(lowlight, clip, whole, quick_folder, times):
+def test_no_kill_leaves_a_short_clip_under_the_final_name(lowlight, clip, undisturbed, quick_folder, times):
     moment = random.Random(times)
-    hit = sum(kill_at_random(lowlight, clip, whole, quick_folder, moment) for _ in range(times))
+    hit = sum(kill_at_random(lowlight, clip, undisturbed, quick_folder, moment) for _ in range(times))
     print(f"{hit} of {times} kills while at work")
     assert hit > times // 3, "the kills came too late to prove anything"
 
