@@ -377,6 +377,7 @@ def test_a_thread_interrupted_as_it_starts_reads_no_closed_file(monkeypatch: pyt
     def items() -> Iterator[int]:
         for number in itertools.count():
             used.append(closed.is_set())
+            time.sleep(0.001)  # there is more to read than the block lasts
             yield number
 
     def begin_and_be_interrupted(thread: threading.Thread) -> None:
@@ -384,12 +385,12 @@ def test_a_thread_interrupted_as_it_starts_reads_no_closed_file(monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", begin_and_be_interrupted)
-    for _ in range(50):
+    for _ in range(20):
         closed.clear()
-        with pytest.raises(KeyboardInterrupt), Ahead(items(), room=2):
+        with pytest.raises(KeyboardInterrupt), Ahead(items(), room=1000):
             pass
         closed.set()
-        time.sleep(0.001)
+        time.sleep(0.005)
     assert not any(used)
 
 
