@@ -36,8 +36,13 @@ def for_each_part(work: Callable[[Part], Result], parts: Sequence[Part]) -> list
             with torch.no_grad():
                 return [work(part) for part in parts]
         futures = [cores.begin(work, part) for part in parts]
-        cores.finish()
+        cores.finish()  # here, where an interrupt is followed by waiting
     return [future.result() for future in futures]
+
+
+def share_out(work: Callable[[Sequence[Part]], Result], whole: Sequence[Part]) -> list[Result]:
+    """Return the results of `work` for consecutive parts of a sequence, one for each core, as `for_each_part` does."""
+    return for_each_part(work, split(whole, torch.get_num_threads()))
 
 
 class Cores:

@@ -7,16 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threadcount import torch_threads
 
 from lowlight_cli.parallel import a_core_each, for_each_part, split
 
 
 @pytest.fixture(params=[1, 2, 3])
 def cores(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield request.param
 
 
 @given(whole=st.lists(st.integers()), count=st.integers(1, 9))
@@ -41,13 +40,9 @@ def test_each_part_is_done_once_on_one_core_without_gradients(cores: int):
 
 
 def test_parts_run_side_by_side():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
     together = threading.Barrier(2, timeout=30)
-    try:
+    with torch_threads(2):
         for_each_part(lambda _: together.wait(), range(2))  # a broken barrier raises
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_what_waits_for_a_core_when_the_caller_fails_is_not_done(cores: int):

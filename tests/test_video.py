@@ -18,6 +18,7 @@ from clipmaking import Seen, make_clip, see
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from threadcount import torch_threads
 from typer.testing import CliRunner, Result
 
 from lowlight_cli.cli import app
@@ -308,14 +309,10 @@ def test_frames_computed_side_by_side_are_those_of_one_after_the_other(at_once: 
     frames = [ClipFrame(draw.integers(0, 40, (3, 40, 56), dtype=np.uint8), number, 1) for number in range(7)]
     packets = [Packet(1) for _ in range(4)]
     items = [frames[0], packets[0], *frames[1:4], packets[1], packets[2], *frames[4:], packets[3]]
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with torch_threads(2):
         way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
         made = list(way.made(item if isinstance(item, Packet) else ready_frame(item) for item in items))
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
     assert [one.frame if isinstance(one, Made) else one for one in made] == items
     for one in made:
         if isinstance(one, Made):

@@ -1,26 +1,14 @@
 """The convolution with fewer multiplications is the convolution, and so are its gradients, however cores share it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadcount import torch_threads
 from torch import Tensor
 from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import phases, winograd
-
-
-@contextmanager
-def sharing(cores: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Whole:
@@ -52,7 +40,7 @@ def largest_errors(shape: tuple[int, int, int, int], dtype: torch.dtype, cores: 
     made, found = torch.full_like(phased, torch.nan), torch.zeros_like(phased)
     written: list[tuple[int, int]] = []
     convolution = winograd.Convolution(weight)
-    with sharing(cores):
+    with torch_threads(cores):
         convolution.forward(
             lambda number, rows: phased[number, rows],
             bias,

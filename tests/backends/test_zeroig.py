@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from threadcount import torch_threads
 from torch import Tensor
 from torch.nn import functional as F
 from zeroig_literal import literal_loss
@@ -172,9 +173,7 @@ def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, widt
     torch.manual_seed(3)
     networks = Denoiser(3, 4).double(), random_network(enhance=5).enhance.double().train()
     image = torch.randn(count, 3, height, width, dtype=torch.float64, requires_grad=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores)
-    try:
+    with torch_threads(cores):
         for network in networks:
             plain = deepcopy(network)
             found, wanted = network(image), layer_by_layer(plain, image)
@@ -186,8 +185,6 @@ def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, widt
                 assert torch.allclose(one, other, rtol=1e-7, atol=1e-8)
             for one, other in zip(network.buffers(), plain.buffers(), strict=True):
                 assert torch.allclose(one, other, rtol=1e-10)
-    finally:
-        torch.set_num_threads(before)
 
 
 def layer_by_layer(network: Denoiser | Illuminator, image: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import phases, winograd
-from lowlight_cli.parallel import for_each_part, split
+from lowlight_cli.parallel import share_out
 
 SLOPE = 0.2
 _STRIP_PIXELS = 4096  # times 64 channels in fp32: 1 MB; smaller strips cost more in calls than they save
@@ -235,7 +235,7 @@ def _strips(shape: torch.Size) -> Iterator[_Strip]:
 
 def _by_strips(shape: torch.Size, work: Callable[[Sequence[_Strip]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Share out the strips of hidden pictures over the cores; return the sums of what `work` finds in each share."""
-    return _sums(for_each_part(work, split(list(_strips(shape)), torch.get_num_threads())))
+    return _sums(share_out(work, list(_strips(shape))))
 
 
 def _sums(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends.zeroig.phases import PHASES, clear_beyond_
-from lowlight_cli.parallel import for_each_part, split
+from lowlight_cli.parallel import share_out
 
 RowsOf = Callable[[int, slice], Tensor]  # of the picture of this number these rows: `(rows, 4, T, C)`
 
@@ -124,18 +124,10 @@ class _Mixer:
         for tile, row in zip(band.tiles, self._rows, strict=False):
             torch.mm(self._mix[:, tile.places], image[tile.seen], out=row)
         one, two, three, four = self._phases
-        left, a, b, c, d, right = out.columns
-        even, odd, *_ = self._scratch
+        left, _, _, _, _, right = out.columns
         torch.sub(two, four, alpha=1 / 5, out=left)
         out.has_left.sub_(self._left_neighbour, alpha=4 / 5)
-        torch.sub(four, two, alpha=4, out=even)
-        torch.sub(three, one, alpha=4, out=odd)
-        torch.add(even, odd, out=a)
-        torch.sub(even, odd, out=b)
-        torch.sub(four, two, out=even)
-        torch.sub(three, one, out=odd)
-        torch.add(even, odd, alpha=2, out=c)
-        torch.sub(even, odd, alpha=2, out=d)
+        self._make_inner((four, two), (three, one), (-4, -1), out)
         torch.sub(one, three, alpha=5 / 4, out=right)
         out.has_right.add_(self._right_neighbour, alpha=1 / 4)
 
@@ -177,18 +169,22 @@ class _Mixer:
         for left_over in self._rows[len(band.tiles) :]:
             left_over.zero_()
         one, two, three, four = self._phases
-        left, a, b, c, d, right = out.columns
-        even, odd, *_ = self._scratch
+        left, _, _, _, _, right = out.columns
         left.copy_(one)
-        torch.add(one, three, out=even)
-        torch.add(two, four, out=odd)
-        torch.add(even, odd, out=a)
-        torch.sub(even, odd, out=b)
-        torch.add(one, three, alpha=4, out=even)
-        torch.add(two, four, alpha=4, out=odd)
-        torch.add(even, odd, alpha=2, out=c)
-        torch.sub(even, odd, alpha=2, out=d)
+        self._make_inner((one, three), (two, four), (1, 4), out)
         right.copy_(four)
+
+    def _make_inner(
+        self, evens: tuple[Tensor, Tensor], odds: tuple[Tensor, Tensor], shares: tuple[int, int], out: _Mixtures
+    ) -> None:
+        """Make the inner columns, even +- odd and even +- 2 odd; each is one of a pair and a share of the other."""
+        _, a, b, c, d, _ = out.columns
+        even, odd, *_ = self._scratch
+        for share, weight, total, difference in ((shares[0], 1, a, b), (shares[1], 2, c, d)):
+            torch.add(*evens, alpha=share, out=even)
+            torch.add(*odds, alpha=share, out=odd)
+            torch.add(even, odd, alpha=weight, out=total)
+            torch.sub(even, odd, alpha=weight, out=difference)
 
     def _sums(self, given: _Mixtures) -> tuple[Tensor, ...]:
         _, a, b, c, d, _ = given.columns
@@ -232,7 +228,7 @@ class Convolution:
                 if then is not None:
                     then(band.number, band.made)
 
-        for_each_part(work, split(_bands(out.shape), torch.get_num_threads()))
+        share_out(work, _bands(out.shape))
 
     def backward(self, begin: Callable[[], Part], shape: torch.Size, *, width: int) -> list[Part]:
         """Go back through one forward pass of pictures `(N, H, 4, T, C)`; return what `begin` made, for each core."""
@@ -240,11 +236,11 @@ class Convolution:
         def work(bands: Sequence[_Band]) -> _Share[Part]:
             return self._backward(begin(), bands, shape, width)
 
-        shares = for_each_part(work, split(_bands(shape), torch.get_num_threads()))
+        shares = share_out(work, _bands(shape))
         for one, other in pairwise(shares):
             if other.above is not None:
                 number, rows, gradient, image = one.below
-                one.part.take(number, rows, gradient + other.above.gradient, image)
+                one.part.take(number, rows, gradient + other.above, image)
         for share in shares:
             self._g_kernels += share.g_kernels
         return [share.part for share in shares]
@@ -253,9 +249,8 @@ class Convolution:
         mixer = _Mixer(self._kernels, shape)
         mixed, g_mixed, g_convolved = mixer.new_mixtures(), mixer.new_mixtures(), mixer.new_mixtures()
         backwards, g_kernels = self._kernels.transpose(1, 2), torch.zeros_like(self._kernels)
-        room = self._kernels.new_zeros(
-            _tiles_high(shape) * _ROWS + 2, *shape[2:]
-        )  # of a band and a row above and below
+        rows_of_band = _tiles_high(shape) * _ROWS
+        room = self._kernels.new_zeros(rows_of_band + 2, *shape[2:])  # with a row above and one below
         above = None
         for band in bands:
             image = part.image(band.number, band.seen)
@@ -271,7 +266,7 @@ class Convolution:
             first, last = 0, len(image)
             if band is bands[0] and band.made.start > 0:
                 first = 2
-                above = rows.cut(0, first).copy()
+                above = gradient[:first].clone()
             if band.made.stop < shape[1]:
                 last -= 2
             if first < last:
@@ -303,18 +298,14 @@ class _Rows(NamedTuple):
         rows = slice(self.rows.start + first, self.rows.start + last)
         return _Rows(self.number, rows, self.gradient[first:last], self.image[first:last])
 
-    def copy(self) -> "_Rows":
-        """Return rows that stay as they are when their source is overwritten."""
-        return _Rows(self.number, self.rows, self.gradient.clone(), self.image.clone())
-
 
 class _Share(NamedTuple, Generic[Part]):
     """What one core has done of a backward pass."""
 
     part: Part
     g_kernels: Tensor
-    above: _Rows | None  # rows in common with the core before, where the two meet within a picture
-    below: _Rows  # and with the core after; none where a picture ends
+    above: Tensor | None  # its share of the rows in common with the core before, where they meet within a picture
+    below: _Rows  # those in common with the core after; none where a picture ends
 
 
 def _tiles_high(shape: torch.Size) -> int:
