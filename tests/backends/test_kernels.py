@@ -41,6 +41,27 @@ for channels, height, width, count in ((8, 13, 21, 1), (24, 12, 37, 2), (96, 9, 
     normal = kernels.norm(x, weight, bias, 1e-6, dtype=torch.float32)
     torch.testing.assert_close(normal, rows.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
     assert kernels.norm(x, weight, bias, 1e-6, dtype=torch.bfloat16).dtype == torch.bfloat16
+    planes = kernels.norm_planes(x[:1], weight, bias, 1e-6)
+    assert planes.is_contiguous()
+    torch.testing.assert_close(planes, rows[0].permute(2, 0, 1), atol=1e-5, rtol=1e-5)
+    wanted = x[:1] * (1 + planes)
+    assert kernels.add_product(x[:1], planes).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(x[:1], wanted)
+    torch.testing.assert_close(kernels.mean(x), x.mean((2, 3), keepdim=True), atol=1e-6, rtol=1e-5)
+
+large = torch.randn(2, 8, 700, 310).contiguous(memory_format=torch.channels_last)
+torch.testing.assert_close(kernels.mean(large), large.mean((2, 3), keepdim=True), atol=1e-6, rtol=1e-5)
+
+for channels, hidden, floor in ((8, 16, 0.0), (24, 48, 0.5), (80, 100, 0.0)):
+    spectrum = torch.randn(channels, 7, 11, dtype=torch.complex64)
+    spectrum[:, 2, 3] = 0
+    into, outof = torch.randn(hidden, channels + 1), torch.randn(channels, hidden + 1)
+    moved = spectrum + 1e-18
+    size = (moved.real.square() + moved.imag.square() + floor**2).sqrt().flatten(1)
+    inner = F.leaky_relu(into[:, :-1] @ size + into[:, -1:], 0.1)
+    gain = (outof[:, :-1] @ inner + outof[:, -1:]) / size
+    kernels.filter_spectrum(spectrum, into, outof, tiny=1e-18, floor=floor)
+    torch.testing.assert_close(spectrum, moved * gain.view(spectrum.shape), atol=1e-3, rtol=1e-4)
 """
 
 

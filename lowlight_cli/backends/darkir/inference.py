@@ -53,7 +53,7 @@ _ONEDNN_ADDS = _ONEDNN and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
 
 def pool_here(x: Tensor) -> Tensor:
     """Average each channel over the map at hand: `(N, C, H, W)` -> `(N, C, 1, 1)`."""
-    return x.mean((2, 3), keepdim=True)
+    return kernels.mean(x) if kernels.is_quick_for(x) else x.mean((2, 3), keepdim=True)
 
 
 class PoolRecord:
@@ -277,7 +277,7 @@ class _Paired(_Folded):
 
 
 class _Frequency(_Folded):
-    """norm2 and FreMLP: returns gamma * freq(norm2(y)) for channels-last `y`, in float32 throughout."""
+    """norm2 and FreMLP: turns channels-last `y` into y + y * gamma * freq(norm2(y)), in place, float32 in between."""
 
     weight: Tensor
     bias: Tensor
@@ -295,12 +295,15 @@ class _Frequency(_Folded):
         self.keep("outof", torch.cat([_matrix(last), _bias(last)[:, None]], 1) * gamma.flatten()[:, None])
 
     def forward(self, y: Tensor) -> Tensor:
-        return torch.stack([self._one(picture) for picture in y]) if len(y) > 1 else self._one(y[0])[None]
-
-    def _one(self, y: Tensor) -> Tensor:
         if kernels.is_quick_for(y):
-            normal = kernels.norm(y[None], self.weight, self.bias, self.eps, dtype=torch.float32)[0]
-            return self._filtered(normal.contiguous()).to(y.dtype)
+            for picture in (y[index : index + 1] for index in range(len(y))):
+                planes = kernels.norm_planes(picture, self.weight, self.bias, self.eps)
+                kernels.add_product(picture, self._filtered(planes))
+            return y
+        factors = [self._factor(picture) for picture in y]
+        return y.addcmul_(y, torch.stack(factors) if len(y) > 1 else factors[0][None])
+
+    def _factor(self, y: Tensor) -> Tensor:
         pixels = F.layer_norm(y.permute(1, 2, 0).float(), self.weight.shape, self.weight, self.bias, self.eps)
         rows = pixels.transpose(1, 2).contiguous()
         planes = self._filtered(rows.transpose(0, 1).contiguous())
@@ -309,9 +312,12 @@ class _Frequency(_Folded):
     def _filtered(self, planes: Tensor) -> Tensor:
         """Filter the spectrum of `(C, H, W)` planes, contiguous in that order as the result."""
         spectrum: Tensor = torch.fft.rfft2(planes)
-        parts = torch.view_as_real(spectrum)
-        parts[..., 0].add_(_TINY)
-        spectrum.mul_(self._filter(parts.flatten(1, 2)).view(spectrum.shape))
+        if kernels.is_quick_for(planes[None]) and kernels.filters(len(planes)):
+            kernels.filter_spectrum(spectrum, self.into, self.outof, tiny=_TINY, floor=self.floor)
+        else:
+            parts = torch.view_as_real(spectrum)
+            parts[..., 0].add_(_TINY)
+            spectrum.mul_(self._filter(parts.flatten(1, 2)).view(spectrum.shape))
         filtered: Tensor = torch.fft.irfft2(spectrum, s=planes.shape[-2:])
         return filtered
 
@@ -346,8 +352,8 @@ class _EBlock(_Folded):
 
     def forward(self, x: Tensor, pool: Pool) -> Tensor:
         gated = self.branches.gated(self.widen(self.extra(self.norm(x))))
-        y = self.project.add_scaled_to(x, gated, self.attention(pool(gated)))
-        return y.addcmul_(y, self.frequency(y))
+        filtered: Tensor = self.frequency(self.project.add_scaled_to(x, gated, self.attention(pool(gated))))
+        return filtered
 
 
 class _DBlock(_Folded):

@@ -1,8 +1,11 @@
-"""DarkIR's two slow steps on a CUDA GPU, written as kernels: depthwise convolutions and the norm over channels.
+"""DarkIR's slow steps on a CUDA GPU, written as kernels.
 
-cuDNN has no quick depthwise kernel for dilated, channels-last pictures, and torch's layer norm gives each pixel's few
-channels a whole block of threads. Measured on an H200, 64 channels of 1920x1088 in bf16: 8.5 ms for one dilated
-convolution where reading and writing takes 0.13, and 2.3 ms for the norm; together they were two thirds of a frame.
+- cuDNN has no quick depthwise kernel for dilated, channels-last pictures, and torch's layer norm gives each pixel's few
+  channels a whole block of threads. Measured on an H200, 64 channels of 1920x1088 in bf16: 8.5 ms for one dilated
+  convolution where reading and writing takes 0.13, and 2.3 ms for the norm; together they were two thirds of a frame.
+- What is done to a spectrum between the two transforms is ten passes over it, two of them matrix products.
+- From pixels to planes and back, torch copies one number at a time, far apart in memory.
+- The average of each channel makes torch read eight bytes where it needs sixteen.
 
 Triton comes with torch's CUDA builds for Linux, and builds a little C code when it is first used. Where it is absent or
 cannot, `is_quick_for` says so and torch's own steps serve.
@@ -22,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 MOST_TAPS: Final = 3
 _NUMBERS: Final = 2048  # pixels times channels that a program works on at once
+_RUN: Final = 32  # pixels, at least, that a program reads or writes next to each other in a plane
 _MOST_ROWS: Final = 65_535  # of a CUDA grid's second axis
+_SHARES: Final = 528  # of a picture that are averaged beside each other: four for each multiprocessor of a large card
+_MOST_FILTERED: Final = 128  # channels, as weights must fit beside the pixels
 
 
 class Tap(NamedTuple):
@@ -44,6 +50,9 @@ def _runs_on(device: torch.device) -> bool:
     try:
         one = torch.ones(1, 1, 1, 1, device=device)
         norm(one, one.flatten(), one.flatten(), 1e-6, dtype=torch.float32)
+        weights = torch.ones(_MOST_FILTERED, _MOST_FILTERED + 1, device=device)
+        spectrum = torch.ones(_MOST_FILTERED, 1, 1, device=device, dtype=torch.complex64)
+        filter_spectrum(spectrum, weights, weights, tiny=0.0, floor=0.0)
     except Exception as error:  # no Triton, no C compiler, no Python headers, a card too old: all end here
         logger.debug("torch's own steps serve, because Triton's kernels do not run on %s: %r", device, error)
         return False
@@ -61,6 +70,11 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, whichever the tensors are on."""
     # The interpreter's tensors are a CPU's.
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _warps(numbers: int) -> int:
+    """Return how many groups of 32 threads share so many numbers: 16 or more for each thread."""
+    return min(8, max(4, numbers // 512))
 
 
 def _power_of_2(number: int) -> int:
@@ -99,12 +113,76 @@ def depthwise(x: Tensor, weights: Tensor, bias: Tensor, taps: Sequence[Tap], *, 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, dtype: torch.dtype) -> Tensor:
     """Normalise channels-last `x` `(N, C, H, W)` over its channels; same shape, in `dtype`."""
     rows = x.permute(0, 2, 3, 1).contiguous()
-    channels, pixels = rows.shape[-1], rows.numel() // rows.shape[-1]
     result = torch.empty_like(rows, dtype=dtype)
+    _normalise(rows, weight, bias, eps, result, as_planes=False)
+    return result.permute(0, 3, 1, 2)
+
+
+def norm_planes(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise one channels-last picture `(1, C, H, W)` over its channels, into float32 planes `(C, H, W)`."""
+    planes = torch.empty(x.shape[1:], device=x.device)
+    _normalise(x.permute(0, 2, 3, 1).contiguous(), weight, bias, eps, planes, as_planes=True)
+    return planes
+
+
+def _normalise(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, result: Tensor, *, as_planes: bool) -> None:
+    channels, pixels = rows.shape[-1], rows.numel() // rows.shape[-1]
+    block_c = _power_of_2(channels)
+    block_p = max(_RUN if as_planes else 1, _NUMBERS // block_c)
+    with _current(rows.device):
+        _kernels().norm_kernel[(math.ceil(pixels / block_p),)](
+            rows, weight, bias, result, pixels, channels, eps,
+            PLANES=as_planes, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=_warps(block_p * block_c),
+        )  # fmt: skip
+
+
+def add_product(x: Tensor, planes: Tensor) -> Tensor:
+    """Add to one channels-last picture `(1, C, H, W)`, in place, its product with float32 planes `(C, H, W)`."""
+    rows = x.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():
+        return x.addcmul_(x, planes.to(x.dtype))
+    channels, pixels = rows.shape[-1], rows.numel() // rows.shape[-1]
+    block_c = _power_of_2(channels)
+    block_p = max(_RUN, _NUMBERS // block_c)
+    with _current(x.device):
+        _kernels().product_kernel[(math.ceil(pixels / block_p),)](
+            rows, planes.contiguous(), pixels, channels,
+            BLOCK_P=block_p, BLOCK_C=block_c, num_warps=_warps(block_p * block_c),
+        )  # fmt: skip
+    return x
+
+
+def mean(x: Tensor) -> Tensor:
+    """Average each channel of channels-last `(N, C, H, W)`: `(N, C, 1, 1)`, summed in float32."""
+    rows = x.permute(0, 2, 3, 1).contiguous()
+    count, channels, pixels = len(rows), rows.shape[-1], rows.shape[1] * rows.shape[2]
     block_c = _power_of_2(channels)
     block_p = max(1, _NUMBERS // block_c)
+    share = math.ceil(pixels / _SHARES / block_p) * block_p
+    shares = math.ceil(pixels / share)
+    sums = torch.empty(count, shares, channels, device=x.device)
     with _current(x.device):
-        _kernels().norm_kernel[(math.ceil(pixels / block_p),)](
-            rows, weight, bias, result, pixels, channels, eps, BLOCK_P=block_p, BLOCK_C=block_c
-        )
-    return result.permute(0, 3, 1, 2)
+        _kernels().mean_kernel[(shares, count)](rows, sums, pixels, channels, share, BLOCK_P=block_p, BLOCK_C=block_c)
+    return (sums.sum(1) / pixels).to(x.dtype)[:, :, None, None]
+
+
+def filters(channels: int) -> bool:
+    """Tell whether `filter_spectrum` serves so many channels."""
+    return channels <= _MOST_FILTERED
+
+
+def filter_spectrum(spectrum: Tensor, into: Tensor, outof: Tensor, *, tiny: float, floor: float) -> None:
+    """Multiply a spectrum X, complex64 `(C, H, F)`, in place, by outof(leaky(into(|X|))) / |X|.
+
+    |X| is sqrt(|X + tiny|^2 + floor^2). `into` `(hidden, C + 1)` and `outof` `(C, hidden + 1)` end in a column of
+    biases; leaky is LeakyReLU with slope 0.1.
+    """
+    numbers = torch.view_as_real(spectrum).view(torch.int64)
+    channels, pixels = len(spectrum), spectrum[0].numel()
+    block_c = max(16, _power_of_2(channels))
+    block_p = 64 if block_c <= 64 else 32
+    with _current(spectrum.device):
+        _kernels().filter_kernel[(math.ceil(pixels / block_p),)](
+            numbers, into, outof, pixels, channels, len(into), tiny, floor**2,
+            BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_H=32,
+        )  # fmt: skip

@@ -77,9 +77,9 @@ def depthwise_kernel(
 @triton.jit
 def norm_kernel(
     x, weight, bias, result, pixels, channels, eps,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    PLANES: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`kernels.norm`: a program for `BLOCK_P` pixels and all their channels."""
+    """`kernels.norm` and `norm_planes`: a program for `BLOCK_P` pixels and all their channels."""
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.arange(0, BLOCK_C)
     inside = channel < channels
@@ -92,4 +92,82 @@ def norm_kernel(
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     normal = away * scale[:, None] * factor[None, :] + shift[None, :]
+    if PLANES:
+        place = channel[None, :] * pixels + pixel[:, None]
     tl.store(result + place, normal.to(result.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def mean_kernel(
+    x, result, pixels, channels, share,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """`kernels.mean`: the sum of one share of a picture's pixels, `share` of them, for each channel."""
+    channel = tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    first = tl.program_id(0).to(tl.int64) * share
+    x += tl.program_id(1).to(tl.int64) * pixels * channels
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for start in range(0, share, BLOCK_P):
+        within = start + tl.arange(0, BLOCK_P)
+        exists = (within < share) & (first + within < pixels)
+        place = (first + within)[:, None] * channels + channel[None, :]
+        total += tl.load(x + place, mask=exists[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    at = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    tl.store(result + at * channels + channel, tl.sum(total, 0), mask=inside)
+
+
+@triton.jit
+def product_kernel(
+    x, planes, pixels, channels,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """`kernels.add_product`: a program for `BLOCK_P` pixels and all their channels."""
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)
+    exists = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    place = pixel[:, None] * channels + channel[None, :]
+    factor = tl.load(planes + channel[None, :] * pixels + pixel[:, None], mask=exists, other=0.0)
+    value = tl.load(x + place, mask=exists, other=0.0).to(tl.float32)
+    tl.store(x + place, (value + value * factor).to(x.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def filter_kernel(
+    spectrum, into, outof, pixels, channels, hidden, tiny, floor_squared,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_H: tl.constexpr,
+):  # fmt: skip
+    """`kernels.filter_spectrum`: a program for `BLOCK_P` frequencies and all their channels.
+
+    A complex number is read and written as one integer of 64 bits, its real part in the lower half.
+    """
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    exists = (pixel < pixels)[:, None] & inside[None, :]
+    place = channel[None, :] * pixels + pixel[:, None]
+    both = tl.load(spectrum + place, mask=exists, other=0)
+    real = (both & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True) + tiny
+    imaginary = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    magnitude = tl.sqrt(real * real + imaginary * imaginary + floor_squared)
+    layer = tl.where(inside[None, :], magnitude, 0.0)
+    shift = tl.load(outof + channel * (hidden + 1) + hidden, mask=inside, other=0.0)
+    gain = tl.zeros((BLOCK_P, BLOCK_C), tl.float32) + shift[None, :]
+    for start in range(0, hidden, BLOCK_H):
+        unit = start + tl.arange(0, BLOCK_H)
+        known = unit < hidden
+        weight = tl.load(
+            into + unit[None, :] * (channels + 1) + channel[:, None], mask=inside[:, None] & known[None, :], other=0.0
+        )
+        bias = tl.load(into + unit * (channels + 1) + channels, mask=known, other=0.0)
+        # Three products of shortened numbers make one that is as exact as float32.
+        inner = tl.dot(layer, weight, input_precision="tf32x3") + bias[None, :]
+        inner = tl.where(inner > 0, inner, 0.1 * inner)
+        weight = tl.load(
+            outof + channel[None, :] * (hidden + 1) + unit[:, None], mask=inside[None, :] & known[:, None], other=0.0
+        )
+        gain = tl.dot(inner, weight, gain, input_precision="tf32x3")
+    gain = gain / magnitude
+    low = (real * gain).to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+    high = (imaginary * gain).to(tl.int32, bitcast=True).to(tl.int64) << 32
+    tl.store(spectrum + place, low | high, mask=exists)
