@@ -3,10 +3,13 @@
 import ctypes
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import torch
+from torch import Tensor
 
 from lowlight_cli.errors import DeviceError, SettingsError
 from lowlight_cli.settings import Precision
@@ -137,6 +140,60 @@ def usable_cpus() -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+class Beside:
+    """A way to a CUDA device on which nothing waits for what others sent there; on other devices it is the usual way.
+
+    A `with` block sends its work along it and ends when that is done. Not for several threads at once. What others
+    made must be complete, or be waited for by `after`; what others use afterwards must be told of it
+    (`Tensor.record_stream`).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Short steps between a network's long ones: they go first.
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._way: AbstractContextManager[object] = nullcontext()
+        if self._stream is not None:
+            self._way = torch.cuda.stream(self._stream)
+
+    def __enter__(self) -> Self:
+        self._way.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._stream is not None:
+                self._stream.synchronize()
+        finally:
+            self._way.__exit__(None, None, None)
+
+    def after(self, moment: torch.cuda.Event | None) -> None:
+        """Let what is sent from now on wait for a moment of another way."""
+        if self._stream is not None and moment is not None:
+            self._stream.wait_event(moment)
+
+
+def moment_of(device: torch.device) -> torch.cuda.Event | None:
+    """Return the moment at which all that this thread has sent to a CUDA device will be done; None elsewhere."""
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+
+
+class Fetched:
+    """A tensor on its way to the CPU: `get` waits for it, and not for what is sent to its device in the meantime."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._here = tensor
+        if tensor.device.type == "cuda":
+            self._here = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            self._here.copy_(tensor, non_blocking=True)
+        self._moment = moment_of(tensor.device)
+
+    def get(self) -> Tensor:
+        """Return the tensor on the CPU."""
+        if self._moment is not None:
+            self._moment.synchronize()
+        return self._here.cpu()
 
 
 def bound_threads() -> None:

@@ -27,7 +27,7 @@ _LARGEST_MEGAPIXELS = 9.0
 """No film is larger than 4K, whatever sizes of pictures are asked for."""
 
 # Enough that filling and emptying the queues does not count.
-_FRAMES = {"cpu": 48, "mps": 240, "cuda": 600}
+_FRAMES = {"cpu": 48, "mps": 240, "cuda": 240}
 _RATE = 30
 _FRAMES_IN_MEMORY = 8
 

@@ -87,7 +87,7 @@ StabilizeLight = Annotated[
 StabilizeStrength = Annotated[float, typer.Option(min=0, max=1, help="How calm: 0 not at all.", rich_help_panel=_LIGHT)]
 FramesPerBatch = Annotated[
     int,
-    typer.Option(min=1, max=64, help="Frames handed to a GPU before waiting for it.", rich_help_panel="Compute"),
+    typer.Option(min=1, max=64, help="Frames a GPU is given beside the one waited for.", rich_help_panel="Compute"),
 ]
 Resume = Annotated[
     bool,

@@ -1,9 +1,9 @@
 """Frames through the network and the anti-flicker filter."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.clip.results import ClipSettings
-from lowlight_cli.device import is_out_of_memory
+from lowlight_cli.device import Beside, Fetched, is_out_of_memory, moment_of
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.parallel import a_core_each
 from lowlight_cli.settings import Tone
 from lowlight_cli.stabilize import (
     LOOK_AHEAD,
     LOOK_BACK,
+    Cells,
     Light,
     apply_correction,
     compare_light,
@@ -41,11 +42,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Made:
-    """A frame as decoded, `cells` as in `Ready`, and the enhanced picture in the form of `Ready`'s."""
+    """A frame as decoded, the enhanced picture in the form of `Ready`'s, and the light of both if it is to be calm.
+
+    `moment` is when the picture is complete, where a device computes while others go on.
+    """
 
     frame: ClipFrame
     result: Tensor
-    cells: Tensor | None
+    cells: tuple[Tensor, Tensor] | None
+    moment: torch.cuda.Event | None = None
 
 
 def compute_alone() -> None:
@@ -60,75 +65,68 @@ class Frames:
     """Enhances the frames among a clip's items; packets pass them by.
 
     `ready` runs beside the decoder, `made` where the network is. `careful` sends frames through tiles from the
-    beginning, as a picture that does not fit must go. Otherwise `at_once` frames are computed side by side, each by
-    one core: cores that share a frame wait for each other after every operation.
+    beginning, as a picture that does not fit must go. Otherwise several frames are under way at a time: on a GPU, so
+    that it has the next one when one is done; on a CPU `at_once` are computed side by side, each by one core, and as
+    many wait: cores that share a frame wait for each other after every operation.
     """
 
     def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int) -> None:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
         self._at_once = 1 if careful else at_once
-        self.under_way = max(settings.frames_per_batch, 2 * self._at_once - 1)  # frames, at most, beside the next
+        self.under_way = 0  # frames, at most, beside the next
+        if self._at_once > 1:
+            self.under_way = 2 * self._at_once
+        elif enhancer.device.type != "cpu" and not careful:
+            self.under_way = settings.frames_per_batch
 
     @torch.inference_mode()
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
         """Yield decoded frames with their floats, and packets as they come."""
         compute_alone()
+        beside = Beside(self._enhancer.device)
         for item in items:
             if isinstance(item, ClipFrame):
-                image = floats(item.pixels, self._enhancer.device)
-                yield Ready(item, image, light_cells(image) if self._settings.stabilize else None)
+                with beside:
+                    image = floats(item.pixels, self._enhancer.device)
+                    cells = light_cells(image).cpu() if self._settings.stabilize else None
+                yield Ready(item, image, cells)
             else:
                 yield item
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
         """Yield enhanced frames and packets, in order."""
-        return self._side_by_side(items) if self._at_once > 1 else self._in_batches(items)
-
-    def _in_batches(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
-        """Enhance frame after frame: those of a batch are all under way before any is waited for."""
-        batch: list[Ready] = []
-        for item in items:
-            if not isinstance(item, Ready):
-                yield item
-                continue
-            batch.append(item)
-            if len(batch) == self._settings.frames_per_batch:
-                yield from self._batch(batch)
-                batch.clear()
-        if batch:
-            yield from self._batch(batch)
-
-    def _batch(self, batch: Sequence[Ready]) -> list[Made]:
-        wholes = [self._whole(one.image) for one in batch]
-        return [self._finished(one, whole) for one, whole in zip(batch, wholes, strict=True)]
-
-    def _side_by_side(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
-        """Enhance some frames at once, and have as many wait, so that no core does."""
+        if self._at_once == 1:
+            yield from self._in_order(items, lambda image: partial(_same, self._whole(image)))
+            return
         with a_core_each() as cores:
-            under_way: deque[tuple[Ready, Future[_Whole | None]] | AnyPacket] = deque()
-            frames = 0
-            for item in items:
-                under_way.append((item, cores.begin(self._whole, item.image)) if isinstance(item, Ready) else item)
-                frames += isinstance(item, Ready)
-                while frames > 2 * self._at_once or (under_way and not isinstance(under_way[0], tuple)):
-                    frames -= isinstance(under_way[0], tuple)
-                    yield self._arrived(under_way.popleft())
-            while under_way:
-                yield self._arrived(under_way.popleft())
+            yield from self._in_order(items, lambda image: cores.begin(self._whole, image).result)
 
-    def _arrived(self, item: "tuple[Ready, Future[_Whole | None]] | AnyPacket") -> Made | AnyPacket:
-        return self._finished(item[0], item[1].result()) if isinstance(item, tuple) else item
+    def _in_order(
+        self, items: Iterable[Ready | AnyPacket], begin: Callable[[Tensor], "Callable[[], _Whole | None]"]
+    ) -> Iterator[Made | AnyPacket]:
+        """Begin frames as they come, and wait for the first of them when enough are under way."""
+        under_way: deque[tuple[Ready, Callable[[], _Whole | None]] | AnyPacket] = deque()
+        frames = 0
+        for item in items:
+            under_way.append((item, begin(item.image)) if isinstance(item, Ready) else item)
+            frames += isinstance(item, Ready)
+            while under_way and (frames > self.under_way or not isinstance(under_way[0], tuple)):
+                frames -= isinstance(under_way[0], tuple)
+                yield self._arrived(under_way.popleft())
+        while under_way:
+            yield self._arrived(under_way.popleft())
 
     @torch.inference_mode()
-    def _finished(self, one: Ready, whole: "_Whole | None") -> Made:
+    def _arrived(self, item: "tuple[Ready, Callable[[], _Whole | None]] | AnyPacket") -> Made | AnyPacket:
         """Return what became of a frame; if it did not go whole, or broke, the careful way: tiles, and fp32 at last."""
-        sound = whole is not None and bool(whole.total.isfinite())
-        result = whole.result if whole is not None and sound else self._enhancer.enhance_tensor(one.image)
-        tone = self._settings.tone
-        toned = result if tone == Tone() else apply_tone(one.image, result, tone)
-        # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
-        short = self._careful and one.cells is not None
-        return Made(one.frame, toned.half() if short else toned, one.cells)
+        if not isinstance(item, tuple):
+            return item
+        one, wait = item
+        whole = wait()
+        if whole is None or not whole.total.get().isfinite():
+            whole = self._completed(one.image, self._enhancer.enhance_tensor(one.image))
+        cells = None if one.cells is None or whole.cells is None else (one.cells, whole.cells.get())
+        return Made(one.frame, whole.result, cells, whole.moment)
 
     @torch.inference_mode()
     def _whole(self, image: Tensor) -> "_Whole | None":
@@ -136,19 +134,38 @@ class Frames:
         enhancer = self._enhancer
         if self._careful:
             return None
+        if image.is_cuda:  # it came along another way, whose next frame must not take its place before this is done
+            image.record_stream(torch.cuda.current_stream(image.device))
         try:
             result = enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype)).float()
+            return self._completed(image, result)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             self._careful = True
             return None
-        return _Whole(result, result.sum())
+
+    def _completed(self, image: Tensor, result: Tensor) -> "_Whole":
+        total = Fetched(result.sum())
+        tone = self._settings.tone
+        toned = result if tone == Tone() else apply_tone(image, result, tone)
+        cells = Fetched(light_cells(toned)) if self._settings.stabilize else None
+        # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
+        held = toned.half() if self._careful and cells is not None else toned
+        return _Whole(held, total, cells, moment_of(held.device))
 
 
 class _Whole(NamedTuple):
+    """A frame that is enhanced, or soon will be."""
+
     result: Tensor
-    total: Tensor  # what is not a number shows in it; infinities are none either once `bounded`
+    total: Fetched  # what is not a number shows in it; infinities are none either once `bounded`
+    cells: Fetched | None
+    moment: torch.cuda.Event | None
+
+
+def _same(whole: _Whole | None) -> _Whole | None:
+    return whole
 
 
 class Calm:
@@ -157,8 +174,9 @@ class Calm:
     Runs between network and encoder. `strength` is that of the correction; 0 lets frames through as they are.
     """
 
-    def __init__(self, strength: float) -> None:
+    def __init__(self, strength: float, device: torch.device) -> None:
         self._strength = strength
+        self._beside = Beside(device)
         self._held: deque[tuple[Made, Light]] = deque()
         self._past: deque[Light] = deque(maxlen=LOOK_BACK)
         self._before: Light | None = None
@@ -177,9 +195,9 @@ class Calm:
     def add(self, made: Made) -> Iterator[tuple[ClipFrame, Pixels]]:
         """Take the next frame; yield those, as decoded and as pixels, that are finished by it: one or none."""
         if made.cells is None:
-            yield made.frame, pixels_of(made.result, like=made.frame.pixels)
+            yield made.frame, self._pixels(made, None)
             return
-        self._before = compare_light(made.cells, light_cells(made.result), self._before)
+        self._before = compare_light(*made.cells, self._before)
         self._held.append((made, self._before))
         if len(self._held) > LOOK_AHEAD:
             yield self._corrected()
@@ -195,7 +213,13 @@ class Calm:
         log_gain = correction(lights, len(self._past), strength=self._strength)
         made, light = self._held.popleft()
         self._past.append(light)
-        return made.frame, pixels_of(apply_correction(made.result, log_gain), like=made.frame.pixels)
+        return made.frame, self._pixels(made, log_gain)
+
+    def _pixels(self, made: Made, log_gain: Cells | None) -> Pixels:
+        with self._beside as way:
+            way.after(made.moment)
+            result = made.result if log_gain is None else apply_correction(made.result, log_gain)
+            return pixels_of(result, like=made.frame.pixels)
 
 
 def _state_of(lights: Sequence[Light]) -> State:

@@ -53,7 +53,7 @@ class ClipWork:
         self._tile = enhancer.tile_size(facts.height, facts.width)
         at_once = enhancer.at_once(facts.height, facts.width)
         self._frames = Frames(enhancer, settings, careful=self._tile != 0, at_once=at_once)
-        self._calm = Calm(settings.stabilize)
+        self._calm = Calm(settings.stabilize, enhancer.device)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
         self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
         self._done = self._steadied = self._resumed_at = 0

@@ -64,9 +64,9 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
     if not same:
         raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
     state.network.load_state_dict(content["network"])
-    fused = [group["fused"] for group in state.optimiser.param_groups]  # a checkpoint of another device says otherwise
+    # A checkpoint of another device says otherwise, and where the steps' counters go is read off this.
+    for group, own in zip(content["optimiser"]["param_groups"], state.optimiser.param_groups, strict=True):
+        group["fused"] = own["fused"]
     state.optimiser.load_state_dict(content["optimiser"])
-    for group, own in zip(state.optimiser.param_groups, fused, strict=True):
-        group["fused"] = own
     state.average = {name: tensor.to(state.average[name].device) for name, tensor in content["average"].items()}
     state.step, state.skipped = content["step"], content["skipped"]
