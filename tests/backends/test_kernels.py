@@ -49,7 +49,7 @@ for channels, height, width, count in ((8, 13, 21, 1), (24, 12, 37, 2), (96, 9, 
     torch.testing.assert_close(x[:1], wanted)
     torch.testing.assert_close(kernels.mean(x), x.mean((2, 3), keepdim=True), atol=1e-6, rtol=1e-5)
 
-large = torch.randn(2, 8, 700, 310).contiguous(memory_format=torch.channels_last)
+large = torch.randn(2, 8, 350, 310).contiguous(memory_format=torch.channels_last)
 torch.testing.assert_close(kernels.mean(large), large.mean((2, 3), keepdim=True), atol=1e-6, rtol=1e-5)
 
 for channels, hidden, floor in ((8, 16, 0.0), (24, 48, 0.5), (80, 100, 0.0)):
@@ -60,15 +60,66 @@ for channels, hidden, floor in ((8, 16, 0.0), (24, 48, 0.5), (80, 100, 0.0)):
     size = (moved.real.square() + moved.imag.square() + floor**2).sqrt().flatten(1)
     inner = F.leaky_relu(into[:, :-1] @ size + into[:, -1:], 0.1)
     gain = (outof[:, :-1] @ inner + outof[:, -1:]) / size
-    kernels.filter_spectrum(spectrum, into, outof, tiny=1e-18, floor=floor)
-    torch.testing.assert_close(spectrum, moved * gain.view(spectrum.shape), atol=1e-3, rtol=1e-4)
+    for in_place in (False, True):
+        made = kernels.filter_spectrum(
+            spectrum, kernels.filter_weights(into, outof), tiny=1e-18, floor=floor, exact=True, in_place=in_place
+        )
+        torch.testing.assert_close(made, moved * gain.view(spectrum.shape), atol=1e-3, rtol=1e-4)
+    assert made.data_ptr() == spectrum.data_ptr()
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
-def test_kernels_equal_torchs_own_steps():
+COMPILED = """
+import torch
+from lowlight_cli.backends.darkir import kernels, operators
+from lowlight_cli.backends.darkir.inference import fold
+from lowlight_cli.backends.darkir.network import DarkIR
+
+torch.manual_seed(0)
+network = DarkIR(width=8, middle_blk_num_enc=1, middle_blk_num_dec=1, enc_blk_nums=[1], dec_blk_nums=[1],
+                 dilations=[1, 4], extra_depth_wise=True)
+for parameter in network.parameters():
+    if not parameter.detach().any():
+        torch.nn.init.normal_(parameter, std=0.1)
+folded, image = fold(network.eval()), torch.rand(2, 3, 12, 16)
+with torch.inference_mode():
+    wanted = folded(image)
+    kernels.is_quick_for = lambda x: True
+    found = folded(image)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    graphs = []
+
+    def compiler(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    from torch._dynamo.backends.common import aot_autograd
+    for backend in (compiler, aot_autograd(fw_compiler=compiler)):
+        torch._dynamo.reset()
+        compiled = torch.compile(folded, backend=backend, dynamic=False, fullgraph=True)
+        torch.testing.assert_close(compiled(image), wanted, atol=1e-5, rtol=1e-5)
+    used = {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    for name in ("depthwise", "norm", "norm_planes", "add_product", "mean", "filter_spectrum"):
+        assert any(f"lowlight.{name}" in one for one in used), (name, used)
+"""
+
+
+def run_interpreted(program):
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARISON], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only"
+)
+
+
+@needs_triton
+def test_kernels_equal_torchs_own_steps():
+    run_interpreted(COMPARISON)
+
+
+@needs_triton
+def test_torchs_compiler_takes_the_kernels_as_they_are():
+    run_interpreted(COMPILED)

@@ -277,12 +277,13 @@ class _Paired(_Folded):
 
 
 class _Frequency(_Folded):
-    """norm2 and FreMLP: turns channels-last `y` into y + y * gamma * freq(norm2(y)), in place, float32 in between."""
+    """norm2 and FreMLP: y + y * gamma * freq(norm2(y)) for channels-last `y`, which it may overwrite; float32 inside."""
 
     weight: Tensor
     bias: Tensor
     into: Tensor
     outof: Tensor
+    filter: Tensor
 
     def __init__(self, freq: FreMLP, norm: LayerNorm2d, gamma: Tensor) -> None:
         super().__init__(torch.float32)
@@ -293,35 +294,38 @@ class _Frequency(_Folded):
         self.keep("bias", norm.bias)
         self.keep("into", torch.cat([_matrix(first), _bias(first)[:, None]], 1))
         self.keep("outof", torch.cat([_matrix(last), _bias(last)[:, None]], 1) * gamma.flatten()[:, None])
+        self.keep("filter", kernels.filter_weights(self.into, self.outof))
 
     def forward(self, y: Tensor) -> Tensor:
         if kernels.is_quick_for(y):
-            for picture in (y[index : index + 1] for index in range(len(y))):
-                planes = kernels.norm_planes(picture, self.weight, self.bias, self.eps)
-                kernels.add_product(picture, self._filtered(planes))
-            return y
+            done = [self._by_kernels(picture[None]) for picture in y]
+            return torch.cat(done) if len(y) > 1 else done[0]
         factors = [self._factor(picture) for picture in y]
         return y.addcmul_(y, torch.stack(factors) if len(y) > 1 else factors[0][None])
+
+    def _by_kernels(self, y: Tensor) -> Tensor:
+        planes = kernels.norm_planes(y, self.weight, self.bias, self.eps)
+        return kernels.add_product(y, self._filtered(planes, exact=y.dtype == torch.float32))
 
     def _factor(self, y: Tensor) -> Tensor:
         pixels = F.layer_norm(y.permute(1, 2, 0).float(), self.weight.shape, self.weight, self.bias, self.eps)
         rows = pixels.transpose(1, 2).contiguous()
-        planes = self._filtered(rows.transpose(0, 1).contiguous())
+        planes = self._filtered(rows.transpose(0, 1).contiguous(), exact=True)
         return planes.transpose(0, 1).contiguous().to(y.dtype).transpose(0, 1)
 
-    def _filtered(self, planes: Tensor) -> Tensor:
+    def _filtered(self, planes: Tensor, *, exact: bool) -> Tensor:
         """Filter the spectrum of `(C, H, W)` planes, contiguous in that order as the result."""
         spectrum: Tensor = torch.fft.rfft2(planes)
         if kernels.is_quick_for(planes[None]) and kernels.filters(len(planes)):
-            kernels.filter_spectrum(spectrum, self.into, self.outof, tiny=_TINY, floor=self.floor)
+            spectrum = kernels.filter_spectrum(spectrum, self.filter, tiny=_TINY, floor=self.floor, exact=exact)
         else:
             parts = torch.view_as_real(spectrum)
             parts[..., 0].add_(_TINY)
-            spectrum.mul_(self._filter(parts.flatten(1, 2)).view(spectrum.shape))
+            spectrum.mul_(self._gain(parts.flatten(1, 2)).view(spectrum.shape))
         filtered: Tensor = torch.fft.irfft2(spectrum, s=planes.shape[-2:])
         return filtered
 
-    def _filter(self, parts: Tensor) -> Tensor:
+    def _gain(self, parts: Tensor) -> Tensor:
         """Return gamma * process1(|X|) / |X|, `(C, pixels)`, for X as real and imaginary `parts` `(C, pixels, 2)`."""
         channels, pixels, _ = parts.shape
         # One row of ones more on either layer; the ones stay ones through LeakyReLU.
@@ -494,5 +498,6 @@ def fold(network: Unfolded, *, dtype: torch.dtype = torch.float32) -> FoldedDark
     for that case takes minutes for a picture. The network then still takes and gives bfloat16.
     """
     reuse_large_buffers()
+    kernels.is_quick_for(network.intro.weight)  # before torch's compiler asks
     is_slow = dtype == torch.bfloat16 and not has_bf16(network.intro.weight.device)
     return FoldedDarkIR(network, torch.float32 if is_slow else dtype).eval()

@@ -15,7 +15,6 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -29,6 +28,9 @@ _RUN: Final = 32  # pixels, at least, that a program reads or writes next to eac
 _MOST_ROWS: Final = 65_535  # of a CUDA grid's second axis
 _SHARES: Final = 528  # of a picture that are averaged beside each other: four for each multiprocessor of a large card
 _MOST_FILTERED: Final = 128  # channels, as weights must fit beside the pixels
+# Numbers that a program filters at once, hidden units at a time, groups of 32 threads, loads ahead; exact or not.
+_FILTERING: Final = {True: (4096, 32, 4, 1), False: (4096, 32, 4, 1)}
+_RUNS_ON: Final[dict[int, bool]] = {}  # by the number of the device
 
 
 class Tap(NamedTuple):
@@ -39,20 +41,22 @@ class Tap(NamedTuple):
 
 
 def is_quick_for(x: Tensor) -> bool:
-    """Tell whether the kernels here serve `x` `(N, C, H, W)`; torch's compiler is left to write its own."""
-    if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling() or x.shape[-2] > _MOST_ROWS:
+    """Tell whether the kernels here serve `x` `(N, C, H, W)`."""
+    if not x.is_cuda or x.dtype == torch.float64 or x.shape[-2] > _MOST_ROWS:
         return False
-    return _runs_on(x.device)
+    if x.device.index not in _RUNS_ON:  # never while torch's compiler looks on: `fold` has asked before
+        _RUNS_ON[x.device.index] = _runs_on(x.device)
+    return _RUNS_ON[x.device.index]
 
 
-@cache
 def _runs_on(device: torch.device) -> bool:
     try:
         one = torch.ones(1, 1, 1, 1, device=device)
         norm(one, one.flatten(), one.flatten(), 1e-6, dtype=torch.float32)
-        weights = torch.ones(_MOST_FILTERED, _MOST_FILTERED + 1, device=device)
+        matrix = torch.ones(_MOST_FILTERED, _MOST_FILTERED + 1, device=device)
         spectrum = torch.ones(_MOST_FILTERED, 1, 1, device=device, dtype=torch.complex64)
-        filter_spectrum(spectrum, weights, weights, tiny=0.0, floor=0.0)
+        filter_spectrum(spectrum, filter_weights(matrix, matrix), tiny=0.0, floor=0.0, exact=True)
+        from lowlight_cli.backends.darkir import operators  # noqa: F401 - is known to torch's compiler from now on
     except Exception as error:  # no Triton, no C compiler, no Python headers, a card too old: all end here
         logger.debug("torch's own steps serve, because Triton's kernels do not run on %s: %r", device, error)
         return False
@@ -92,12 +96,18 @@ def depthwise(x: Tensor, weights: Tensor, bias: Tensor, taps: Sequence[Tap], *, 
     `weights` `(9 * len(taps), C)` are from `tap_weights`. `gated` multiplies one half of the channels by the other as
     `simple_gate` does: `(N, C / 2, H, W)`; else the shape stays.
     """
+    if torch.compiler.is_compiling():
+        rates, swaps = [tap.dilation for tap in taps], [tap.swapped for tap in taps]
+        summed: Tensor = torch.ops.lowlight.depthwise(x, weights, bias, rates, swaps, gated)
+        return summed
     rows = x.permute(0, 2, 3, 1).contiguous()
     count, height, width, channels = rows.shape
     out_channels = channels // 2 if gated else channels
     result = rows.new_empty(count, height, width, out_channels)
     block_c = min(64, _power_of_2(out_channels))
-    block_w = max(1, _NUMBERS // block_c // (2 if gated else 1))
+    # Convolutions that read the same neighbourhood win by larger blocks, which share more of it; a single one loses.
+    numbers = _NUMBERS * (2 if len(taps) > 1 else 1)
+    block_w = max(1, numbers // block_c // (2 if gated else 1))
     grid = (math.ceil(width / block_w) * math.ceil(out_channels / block_c), height, count)
     padded = [*taps, *[Tap(0)] * (MOST_TAPS - len(taps))]
     with _current(x.device):
@@ -112,6 +122,9 @@ def depthwise(x: Tensor, weights: Tensor, bias: Tensor, taps: Sequence[Tap], *, 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, dtype: torch.dtype) -> Tensor:
     """Normalise channels-last `x` `(N, C, H, W)` over its channels; same shape, in `dtype`."""
+    if torch.compiler.is_compiling():
+        normal: Tensor = torch.ops.lowlight.norm(x, weight, bias, eps, dtype)
+        return normal
     rows = x.permute(0, 2, 3, 1).contiguous()
     result = torch.empty_like(rows, dtype=dtype)
     _normalise(rows, weight, bias, eps, result, as_planes=False)
@@ -120,6 +133,9 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, dtype: torch.dt
 
 def norm_planes(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise one channels-last picture `(1, C, H, W)` over its channels, into float32 planes `(C, H, W)`."""
+    if torch.compiler.is_compiling():
+        normal: Tensor = torch.ops.lowlight.norm_planes(x, weight, bias, eps)
+        return normal
     planes = torch.empty(x.shape[1:], device=x.device)
     _normalise(x.permute(0, 2, 3, 1).contiguous(), weight, bias, eps, planes, as_planes=True)
     return planes
@@ -136,24 +152,29 @@ def _normalise(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, result: T
         )  # fmt: skip
 
 
-def add_product(x: Tensor, planes: Tensor) -> Tensor:
-    """Add to one channels-last picture `(1, C, H, W)`, in place, its product with float32 planes `(C, H, W)`."""
-    rows = x.permute(0, 2, 3, 1)
-    if not rows.is_contiguous():
-        return x.addcmul_(x, planes.to(x.dtype))
+def add_product(x: Tensor, planes: Tensor, *, in_place: bool = True) -> Tensor:
+    """Return x + x * planes for one channels-last picture `(1, C, H, W)` and float32 planes `(C, H, W)`."""
+    if torch.compiler.is_compiling():
+        total: Tensor = torch.ops.lowlight.add_product(x, planes)
+        return total
+    rows = x.permute(0, 2, 3, 1).contiguous()  # of what is contiguous already, this is no copy
+    result = rows if in_place else torch.empty_like(rows)
     channels, pixels = rows.shape[-1], rows.numel() // rows.shape[-1]
     block_c = _power_of_2(channels)
     block_p = max(_RUN, _NUMBERS // block_c)
     with _current(x.device):
         _kernels().product_kernel[(math.ceil(pixels / block_p),)](
-            rows, planes.contiguous(), pixels, channels,
+            rows, planes.contiguous(), result, pixels, channels,
             BLOCK_P=block_p, BLOCK_C=block_c, num_warps=_warps(block_p * block_c),
         )  # fmt: skip
-    return x
+    return result.permute(0, 3, 1, 2)
 
 
 def mean(x: Tensor) -> Tensor:
     """Average each channel of channels-last `(N, C, H, W)`: `(N, C, 1, 1)`, summed in float32."""
+    if torch.compiler.is_compiling():
+        averages: Tensor = torch.ops.lowlight.mean(x)
+        return averages
     rows = x.permute(0, 2, 3, 1).contiguous()
     count, channels, pixels = len(rows), rows.shape[-1], rows.shape[1] * rows.shape[2]
     block_c = _power_of_2(channels)
@@ -171,18 +192,34 @@ def filters(channels: int) -> bool:
     return channels <= _MOST_FILTERED
 
 
-def filter_spectrum(spectrum: Tensor, into: Tensor, outof: Tensor, *, tiny: float, floor: float) -> None:
-    """Multiply a spectrum X, complex64 `(C, H, F)`, in place, by outof(leaky(into(|X|))) / |X|.
+def filter_weights(into: Tensor, outof: Tensor) -> Tensor:
+    """Put two layers with a last column of biases, `(hidden, C + 1)` and `(C, hidden + 1)`, in one row of numbers."""
+    return torch.cat([into[:, :-1].flatten(), outof[:, :-1].flatten(), into[:, -1], outof[:, -1]])
 
-    |X| is sqrt(|X + tiny|^2 + floor^2). `into` `(hidden, C + 1)` and `outof` `(C, hidden + 1)` end in a column of
-    biases; leaky is LeakyReLU with slope 0.1.
+
+def filter_spectrum(
+    spectrum: Tensor, weights: Tensor, *, tiny: float, floor: float, exact: bool, in_place: bool = True
+) -> Tensor:
+    """Return X times outof(leaky(into(|X|))) / |X| for a spectrum X, contiguous complex64 `(C, H, F)`.
+
+    |X| is sqrt(|X + tiny|^2 + floor^2); leaky is LeakyReLU with slope 0.1; `weights` are from `filter_weights`. Unless
+    `exact`, the products are of TF32's numbers, whose 10 bits are still more than a half precision has.
     """
-    numbers = torch.view_as_real(spectrum).view(torch.int64)
+    if torch.compiler.is_compiling():
+        filtered: Tensor = torch.ops.lowlight.filter_spectrum(spectrum, weights, tiny, floor, exact)
+        return filtered
+    result = spectrum if in_place else torch.empty_like(spectrum)
+    given, made = (torch.view_as_real(complex_).view(torch.int64) for complex_ in (spectrum, result))
     channels, pixels = len(spectrum), spectrum[0].numel()
+    hidden = (len(weights) - channels) // (2 * channels + 1)
     block_c = max(16, _power_of_2(channels))
-    block_p = 64 if block_c <= 64 else 32
+    size, block_h, warps, stages = _FILTERING[exact]
+    block_p = max(16, size // block_c)
     with _current(spectrum.device):
         _kernels().filter_kernel[(math.ceil(pixels / block_p),)](
-            numbers, into, outof, pixels, channels, len(into), tiny, floor**2,
-            BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_H=32,
+            given, made, weights, pixels, channels, hidden, tiny, floor**2,
+            # Three products of shortened numbers make one that is as exact as float32.
+            PRECISION="tf32x3" if exact else "tf32",
+            BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_H=block_h, num_warps=warps, num_stages=stages,
         )  # fmt: skip
+    return result

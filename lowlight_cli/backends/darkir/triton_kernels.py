@@ -119,7 +119,7 @@ def mean_kernel(
 
 @triton.jit
 def product_kernel(
-    x, planes, pixels, channels,
+    x, planes, result, pixels, channels,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """`kernels.add_product`: a program for `BLOCK_P` pixels and all their channels."""
@@ -129,13 +129,13 @@ def product_kernel(
     place = pixel[:, None] * channels + channel[None, :]
     factor = tl.load(planes + channel[None, :] * pixels + pixel[:, None], mask=exists, other=0.0)
     value = tl.load(x + place, mask=exists, other=0.0).to(tl.float32)
-    tl.store(x + place, (value + value * factor).to(x.dtype.element_ty), mask=exists)
+    tl.store(result + place, (value + value * factor).to(result.dtype.element_ty), mask=exists)
 
 
 @triton.jit
 def filter_kernel(
-    spectrum, into, outof, pixels, channels, hidden, tiny, floor_squared,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_H: tl.constexpr,
+    spectrum, result, weights, pixels, channels, hidden, tiny, floor_squared,
+    PRECISION: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """`kernels.filter_spectrum`: a program for `BLOCK_P` frequencies and all their channels.
 
@@ -151,23 +151,22 @@ def filter_kernel(
     imaginary = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
     magnitude = tl.sqrt(real * real + imaginary * imaginary + floor_squared)
     layer = tl.where(inside[None, :], magnitude, 0.0)
-    shift = tl.load(outof + channel * (hidden + 1) + hidden, mask=inside, other=0.0)
+    outof = weights + hidden * channels
+    biases = outof + hidden * channels
+    shift = tl.load(biases + hidden + channel, mask=inside, other=0.0)
     gain = tl.zeros((BLOCK_P, BLOCK_C), tl.float32) + shift[None, :]
     for start in range(0, hidden, BLOCK_H):
         unit = start + tl.arange(0, BLOCK_H)
         known = unit < hidden
-        weight = tl.load(
-            into + unit[None, :] * (channels + 1) + channel[:, None], mask=inside[:, None] & known[None, :], other=0.0
-        )
-        bias = tl.load(into + unit * (channels + 1) + channels, mask=known, other=0.0)
-        # Three products of shortened numbers make one that is as exact as float32.
-        inner = tl.dot(layer, weight, input_precision="tf32x3") + bias[None, :]
+        wanted = inside[:, None] & known[None, :]
+        weight = tl.load(weights + unit[None, :] * channels + channel[:, None], mask=wanted, other=0.0)
+        bias = tl.load(biases + unit, mask=known, other=0.0)
+        inner = tl.dot(layer, weight, input_precision=PRECISION) + bias[None, :]
         inner = tl.where(inner > 0, inner, 0.1 * inner)
-        weight = tl.load(
-            outof + channel[None, :] * (hidden + 1) + unit[:, None], mask=inside[None, :] & known[:, None], other=0.0
-        )
-        gain = tl.dot(inner, weight, gain, input_precision="tf32x3")
+        wanted = known[:, None] & inside[None, :]
+        weight = tl.load(outof + channel[None, :] * hidden + unit[:, None], mask=wanted, other=0.0)
+        gain = tl.dot(inner, weight, gain, input_precision=PRECISION)
     gain = gain / magnitude
     low = (real * gain).to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
     high = (imaginary * gain).to(tl.int32, bitcast=True).to(tl.int64) << 32
-    tl.store(spectrum + place, low | high, mask=exists)
+    tl.store(result + place, low | high, mask=exists)
