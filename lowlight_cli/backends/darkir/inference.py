@@ -277,7 +277,7 @@ class _Paired(_Folded):
 
 
 class _Frequency(_Folded):
-    """norm2 and FreMLP: y + y * gamma * freq(norm2(y)) for channels-last `y`, which it may overwrite; float32 inside."""
+    """norm2 and FreMLP: y + y * gamma * freq(norm2(y)) for channels-last `y`, which may be overwritten; in float32."""
 
     weight: Tensor
     bias: Tensor
