@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner, Result
 
 from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
 from lowlight_cli.batch import Batch
+from lowlight_cli.cli import app
 from lowlight_cli.errors import NumericsError, ResourceError, SettingsError, WeightsError
 from lowlight_cli.images import Picture
 from lowlight_cli.manifest import read_manifest
@@ -274,13 +276,64 @@ def test_everything_that_is_kept_of_a_fit_is_whole(tmp_path: Path):
     lines = [json.loads(line) for line in (tmp_path / "fit.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == [step.loss for step in steps]
     assert len(lines[4]["terms"]) == 7
-    with Image.open(tmp_path / "fit.png") as curve:
+    with Image.open(tmp_path / "fit_loss.png") as curve:
         assert np.unique(np.asarray(curve)).size > 3
     state = load_file(tmp_path / "w.safetensors")
     with Image.open(folder / "night.png") as photo, Image.open(folder / "night_lowlight.png") as bright:
         low = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
         again = result_of(state, low)[0].permute(1, 2, 0).mul(255)
         assert np.abs(np.asarray(bright, dtype=float) - again.numpy()).max() <= 0.51
+
+
+def zero_shot(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["zero-shot", *map(str, arguments), "--epochs", "2", "--device", "cpu"])
+
+
+def test_records_of_a_fit_lie_beside_the_photo_and_never_over_it(tmp_path: Path):
+    photo = save_photo(tmp_path / "night.png", darkened(scene()))
+    before = photo.read_bytes()
+    ran = zero_shot(photo, "--log", tmp_path / "night.jsonl", "--save-weights", tmp_path / "night.safetensors")
+    assert ran.exit_code == 0, ran.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "night.png", "night_lowlight.png", "night.jsonl", "night_loss.png", "night.safetensors"
+    }  # fmt: skip
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        ("--save-weights", "night.png"),
+        ("--save-weights", "sub/../night.png"),
+        ("--save-weights", "link.png"),
+        ("--log", "night.png"),
+        ("--log", "night_lowlight.png"),
+        ("--log", "a.jsonl", "--save-weights", "a.jsonl"),
+        ("--log", "a.jsonl", "--save-weights", "a_loss.png"),
+        ("--save-weights", "night_lowlight_enhanced.png", "--save", "both"),
+    ],
+)
+def test_records_that_would_cost_a_picture_are_refused_before_the_fit(tmp_path: Path, monkeypatch, records):
+    monkeypatch.chdir(tmp_path)
+    photo = save_photo(tmp_path / "night.png", darkened(scene()))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.png").symlink_to(photo)
+    before = photo.read_bytes()
+    ran = zero_shot("night.png", *records, "--overwrite")
+    assert ran.exit_code == 2, ran.output
+    assert "names of their own" in ran.stderr
+    assert photo.read_bytes() == before
+    assert not (tmp_path / "night_lowlight.png").exists()
+
+
+def test_records_of_an_earlier_fit_stay_unless_they_may_go(tmp_path: Path):
+    photo, log = save_photo(tmp_path / "night.png", darkened(scene())), tmp_path / "fit.jsonl"
+    log.write_text("dear")
+    ran = zero_shot(photo, "--log", log)
+    assert (ran.exit_code, log.read_text()) == (2, "dear")
+    assert "--overwrite" in ran.stderr
+    assert zero_shot(photo, "--log", log, "--overwrite").exit_code == 0
+    assert log.read_text() != "dear"
 
 
 def test_a_bad_photo_fails_alone_and_a_shared_fit_serves_the_others(tmp_path: Path):

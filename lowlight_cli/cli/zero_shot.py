@@ -1,6 +1,6 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,11 @@ PreviewFolder = Annotated[
 ]
 Log = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A JSON line per step with its terms; a curve beside it.", rich_help_panel=_KEEP),
+    typer.Option(
+        metavar="FILE",
+        help="A JSON line per step with its terms; beside it *_loss.png, a curve.",
+        rich_help_panel=_KEEP,
+    ),
 ]
 OnInterruptOption = Annotated[
     str,
@@ -157,6 +161,7 @@ def zero_shot(
         overwrite=overwrite,
     )
     _refuse_unclear(plan, keep, shared=shared)
+    _refuse_lost_files(plan, keep.records, overwrite=overwrite)
     if shared and (shard is not None or spread.kind != "local" or device == "cuda:all"):
         raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
@@ -202,6 +207,24 @@ def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool) -> None:
         raise SettingsError("--save-weights and --log take one photo, or several with --shared")
     if any(job.input is None or job.output is None for job in plan.jobs):
         raise SettingsError("zero-shot reads and writes files, not - streams")
+
+
+def _refuse_lost_files(plan: Plan, records: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a name for weights, log or curve that a photo, a result, another record or any file at all has."""
+    pictures = [path for job in plan.jobs for path in (job.input, job.output, *job.variants) if path is not None]
+    taken = {path.resolve() for path in pictures}
+    for record in records if plan.jobs else ():
+        if record.resolve() in taken or (record.exists() and any(_is_same(record, path) for path in pictures)):
+            raise SettingsError(
+                f"{record} is a photo, a result or written twice: --save-weights and --log need names of their own"
+            )
+        if record.exists() and not overwrite:
+            raise SettingsError(f"{record} exists already; use --overwrite to replace it")
+        taken.add(record.resolve())
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
 
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":

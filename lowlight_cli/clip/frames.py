@@ -252,4 +252,4 @@ def pixels_of(result: Tensor, *, like: Pixels) -> Pixels:
     scaled = result[0].float().mul(np.iinfo(like.dtype).max).add_(0.5)
     if scaled.device.type != "cpu":  # integers travel back, too
         scaled = scaled.to(torch.uint8 if like.dtype == np.uint8 else torch.int32)
-    return cast(Pixels, scaled.cpu().numpy().astype(like.dtype))
+    return cast(Pixels, scaled.cpu().numpy().astype(like.dtype, copy=False))

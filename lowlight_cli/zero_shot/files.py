@@ -118,9 +118,9 @@ class ZeroShotFiles:
         if self._keep.weights:
             described = {"backend": "zeroig", **{key: str(value) for key, value in vars(self._settings).items()}}
             write_weights(self._keep.weights, state, described)
-        if self._keep.log:
+        if self._keep.log and self._keep.curve:
             write_atomically(self._keep.log, "".join(f"{line}\n" for line in self._lines).encode(), overwrite=True)
-            write_atomically(self._keep.log.with_suffix(".png"), draw_curve(self._losses), overwrite=True)
+            write_atomically(self._keep.curve, draw_curve(self._losses), overwrite=True)
 
     def _write(self, job: Job, photo: Picture, state: Mapping[str, Tensor]) -> FileResult:
         if job.output is None:

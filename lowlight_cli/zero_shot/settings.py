@@ -47,8 +47,8 @@ class ZeroShot:
 class Keep:
     """What is kept of a fit besides its picture.
 
-    `weights` is a file for the fitted weights, `log` one for a JSON line per step (a curve is drawn beside it);
-    every `preview_every` steps a preview goes to `preview_folder`. With `on_interrupt` "save" a fit that is
+    `weights` is a file for the fitted weights, `log` one for a JSON line per step (`curve`, drawn of it, lies beside
+    it); every `preview_every` steps a preview goes to `preview_folder`. With `on_interrupt` "save" a fit that is
     interrupted leaves its latest state as `<stem>.stepN<ext>`.
     """
 
@@ -64,3 +64,13 @@ class Keep:
     def __post_init__(self) -> None:
         if (self.preview_every > 0) != (self.preview_folder is not None):
             raise SettingsError("--preview-every and --preview-dir belong together")
+
+    @property
+    def curve(self) -> Path | None:
+        """The picture of the loss over the steps, beside `log`; no photo is called so."""
+        return None if self.log is None else self.log.with_name(f"{self.log.stem}_loss.png")
+
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """The files that tell of the fit itself."""
+        return tuple(path for path in (self.weights, self.log, self.curve) if path is not None)

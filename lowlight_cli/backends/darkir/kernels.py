@@ -28,8 +28,8 @@ _RUN: Final = 32  # pixels, at least, that a program reads or writes next to eac
 _MOST_ROWS: Final = 65_535  # of a CUDA grid's second axis
 _SHARES: Final = 528  # of a picture that are averaged beside each other: four for each multiprocessor of a large card
 _MOST_FILTERED: Final = 128  # channels, as weights must fit beside the pixels
-# Numbers that a program filters at once, hidden units at a time, groups of 32 threads, loads ahead; exact or not.
-_FILTERING: Final = {True: (4096, 32, 4, 1), False: (4096, 32, 4, 1)}
+_FILTERED: Final = 4096  # frequencies times channels that a program filters at once
+_HIDDEN_UNITS: Final = 64  # that it computes at a time
 _RUNS_ON: Final[dict[int, bool]] = {}  # by the number of the device
 
 
@@ -213,13 +213,13 @@ def filter_spectrum(
     channels, pixels = len(spectrum), spectrum[0].numel()
     hidden = (len(weights) - channels) // (2 * channels + 1)
     block_c = max(16, _power_of_2(channels))
-    size, block_h, warps, stages = _FILTERING[exact]
-    block_p = max(16, size // block_c)
+    block_p = max(16, _FILTERED // block_c)
     with _current(spectrum.device):
         _kernels().filter_kernel[(math.ceil(pixels / block_p),)](
             given, made, weights, pixels, channels, hidden, tiny, floor**2,
             # Three products of shortened numbers make one that is as exact as float32.
             PRECISION="tf32x3" if exact else "tf32",
-            BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_H=block_h, num_warps=warps, num_stages=stages,
+            # Loads ahead of their use would take room from programs beside this one.
+            BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_H=_HIDDEN_UNITS, num_stages=1,
         )  # fmt: skip
     return result
