@@ -363,6 +363,13 @@ def test_a_chart_has_a_bar_for_each_row_but_the_calibration():
     assert draw_chart(report(*rows[:2])) != without
 
 
+def test_a_chart_says_how_the_network_was_compiled():
+    plain = report(row([1.0, 1.1]))
+    recorded = replace(plain, machine=replace(plain.machine, compile="graph"))
+    assert "compile graph" in recorded.machine.described
+    assert draw_chart(recorded) != draw_chart(plain)
+
+
 def test_a_clip_is_measured_end_to_end_and_beside_the_network_alone(monkeypatch):
     monkeypatch.setitem(_FRAMES, "cpu", 3)
     ran = bench("--part", "video", "--model", "identity", "--size", "70x50", "--repeat", "2", "--json")

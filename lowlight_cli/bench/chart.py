@@ -22,10 +22,7 @@ def draw_chart(report: Report) -> bytes:
     height = 2 * _MARGIN + 24 + rows * (_BAR + _GAP) + len(groups) * 26
     picture = Image.new("RGB", (_WIDTH, height), _PAPER)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    machine = report.machine
-    title = (
-        f"{machine.processor}, {machine.device}, {machine.precision}, {machine.threads} threads, torch {machine.torch}"
-    )
+    title = f"{report.machine.described}, torch {report.machine.torch}"
     pen.text((_MARGIN, _MARGIN), title, font=font, fill=_INK)
     top = _MARGIN + 24
     for group in groups:

@@ -34,6 +34,13 @@ class Machine:
         """Return the object that `--json` prints first."""
         return {"schema": SCHEMA, "kind": "machine", **asdict(self)}
 
+    @property
+    def described(self) -> str:
+        """What a person should know of the measurements: processor, device, precision, compiler and threads."""
+        where = self.device if self.device in self.processor else f"{self.processor}, {self.device}"
+        quicker = "" if self.compile == "off" else f", compile {self.compile}"
+        return f"{where}, {self.precision}{quicker}, {self.threads} threads"
+
 
 @dataclass(frozen=True)
 class BenchRow:

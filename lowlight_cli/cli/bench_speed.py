@@ -67,10 +67,8 @@ def _print_report(report: Report, *, as_json: bool) -> None:
 
 
 def _described(machine: Machine) -> str:
-    where = machine.device if machine.device in machine.processor else f"{machine.processor}, {machine.device}"
     versions = f"lowlight {machine.lowlight}, torch {machine.torch}, Python {machine.python}"
-    quicker = "" if machine.compile == "off" else f", compile {machine.compile}"
-    return f"{where}, {machine.precision}{quicker}, {machine.threads} threads; {versions}; {machine.system}"
+    return f"{machine.described}; {versions}; {machine.system}"
 
 
 def _cells(row: BenchRow) -> tuple[str, ...]:
