@@ -3,13 +3,10 @@
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Self
 
 import torch
-from torch import Tensor
 
 from lowlight_cli.errors import DeviceError, SettingsError
 from lowlight_cli.settings import Precision
@@ -17,6 +14,8 @@ from lowlight_cli.settings import Precision
 ALL_GPUS = "cuda:all"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_AMPERE = 8  # NVIDIA's compute capability
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @cache
@@ -89,18 +88,20 @@ def choose_devices(wanted: str = "auto") -> tuple[torch.device, ...]:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the working dtype: `auto` is float32 on a CPU and on MPS, bfloat16 on a CUDA device that has it."""
     if precision == "auto":
-        quick = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if quick else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and has_bf16(device) else torch.float32
     if precision == "fp16" and device.type == "cpu":
         raise SettingsError("--precision fp16 needs a GPU; a CPU offers fp32 and bf16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether bfloat16 has quick kernels here: on a CPU they need AVX-512, AMX or AVX-NE-CONVERT.
+    """Tell whether bfloat16 is quick here: on a CPU it needs AVX-512, AMX or AVX-NE-CONVERT, on NVIDIA's GPUs Ampere.
 
-    Without them torch falls back on loops that are a hundred times slower than float32.
+    Without them a CPU falls back on loops that are a hundred times slower than float32, and a GPU computes in float32
+    and converts.
     """
+    if device.type == "cuda" and torch.version.hip is None:
+        return torch.cuda.get_device_capability(device)[0] >= _AMPERE
     if device.type != "cpu":
         return True
     onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -142,60 +143,6 @@ def usable_cpus() -> int:
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
-class Beside:
-    """A way to a CUDA device on which nothing waits for what others sent there; on other devices it is the usual way.
-
-    A `with` block sends its work along it and ends when that is done. Not for several threads at once. What others
-    made must be complete, or be waited for by `after`; what others use afterwards must be told of it
-    (`Tensor.record_stream`).
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        # Short steps between a network's long ones: they go first.
-        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._way: AbstractContextManager[object] = nullcontext()
-        if self._stream is not None:
-            self._way = torch.cuda.stream(self._stream)
-
-    def __enter__(self) -> Self:
-        self._way.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if self._stream is not None:
-                self._stream.synchronize()
-        finally:
-            self._way.__exit__(None, None, None)
-
-    def after(self, moment: torch.cuda.Event | None) -> None:
-        """Let what is sent from now on wait for a moment of another way."""
-        if self._stream is not None and moment is not None:
-            self._stream.wait_event(moment)
-
-
-def moment_of(device: torch.device) -> torch.cuda.Event | None:
-    """Return the moment at which all that this thread has sent to a CUDA device will be done; None elsewhere."""
-    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-
-
-class Fetched:
-    """A tensor on its way to the CPU: `get` waits for it, and not for what is sent to its device in the meantime."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._here = tensor
-        if tensor.device.type == "cuda":
-            self._here = torch.empty_like(tensor, device="cpu", pin_memory=True)
-            self._here.copy_(tensor, non_blocking=True)
-        self._moment = moment_of(tensor.device)
-
-    def get(self) -> Tensor:
-        """Return the tensor on the CPU."""
-        if self._moment is not None:
-            self._moment.synchronize()
-        return self._here.cpu()
-
-
 def bound_threads() -> None:
     """Keep torch to the CPUs this process may use; a number set lower (`OMP_NUM_THREADS`) stays.
 
@@ -208,14 +155,24 @@ def bound_threads() -> None:
 def free_bytes(device: torch.device) -> int:
     """Return the memory that a computation on this device may take now, in bytes (a guess of 4 GiB if unknown)."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    limits = [_available_ram()]
-    for name in ("memory.max", "memory.current"):
-        try:
-            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
-        except (OSError, ValueError):
-            return limits[0]
-    return max(min(limits[0], limits[1] - limits[2]), 0)
+        # What torch keeps for its next tensors is free, too.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    left = _left_to_the_container(_CONTROL_GROUP)
+    return _available_ram() if left is None else max(min(_available_ram(), left), 0)
+
+
+def _left_to_the_container(group: Path) -> int | None:
+    """Return what a control group may still take, in bytes; None where it has no limit.
+
+    What it holds of files, and has not used lately, the kernel takes back when it is asked for memory.
+    """
+    try:
+        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return left + int(facts.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None
 
 
 def _available_ram() -> int:

@@ -250,7 +250,7 @@ class Model:
         bound_threads()
         precision = usable_precision(compute.precision, device)
         if precision != compute.precision:
-            logger.warning("this CPU has no bf16 arithmetic, so it computes in fp32: faster here, and more exact")
+            logger.warning("%s has no bf16 arithmetic, so it computes in fp32: faster here, and more exact", device)
 
         def load(dtype: torch.dtype) -> Backend:
             return load_backend(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lowlight_cli.device import (
+    _left_to_the_container,
     bound_threads,
     choose_device,
     choose_dtype,
@@ -38,12 +39,25 @@ def test_bf16_is_fp32_on_a_cpu_without_it(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert usable_precision("bf16", cpu) == "fp32"
     assert [usable_precision(each, cpu) for each in ("auto", "fp32", "fp16")] == ["auto", "fp32", "fp16"]
-    assert usable_precision("bf16", gpu) == "bf16"
+    for capability, usable, automatic in (((8, 0), "bf16", torch.bfloat16), ((7, 5), "fp32", torch.float32)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert usable_precision("bf16", gpu) == usable
+        assert choose_dtype("auto", gpu) == automatic
 
 
 def test_memory_and_cpus_are_known():
     assert free_bytes(torch.device("cpu")) > 1 << 20
     assert usable_cpus() >= 1
+
+
+def test_memory_that_a_container_holds_of_files_counts_as_free(tmp_path):
+    assert _left_to_the_container(tmp_path) is None
+    (tmp_path / "memory.max").write_text("8000000000\n")
+    (tmp_path / "memory.current").write_text("7900000000\n")
+    (tmp_path / "memory.stat").write_text("anon 900000000\ninactive_file 6500000000\nactive_file 500000000\n")
+    assert _left_to_the_container(tmp_path) == 6_600_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _left_to_the_container(tmp_path) is None
 
 
 def test_threads_stay_within_the_cpus_we_may_use(monkeypatch):

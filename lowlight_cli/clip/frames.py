@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.clip.results import ClipSettings
-from lowlight_cli.device import Beside, Fetched, is_out_of_memory, moment_of
+from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.parallel import a_core_each
 from lowlight_cli.settings import Tone
@@ -25,6 +25,7 @@ from lowlight_cli.stabilize import (
     correction,
     light_cells,
 )
+from lowlight_cli.streams import Fetched, moment_of, own_stream, used_here
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.reading import AnyPacket, ClipFrame
@@ -83,10 +84,10 @@ class Frames:
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
         """Yield decoded frames with their floats, and packets as they come."""
         compute_alone()
-        beside = Beside(self._enhancer.device)
+        stream = own_stream(self._enhancer.device, "reading")
         for item in items:
             if isinstance(item, ClipFrame):
-                with beside:
+                with stream:
                     image = floats(item.pixels, self._enhancer.device)
                     cells = light_cells(image).cpu() if self._settings.stabilize else None
                 yield Ready(item, image, cells)
@@ -132,10 +133,9 @@ class Frames:
     def _whole(self, image: Tensor) -> "_Whole | None":
         """Enhance `(1, 3, H, W)` floats in one piece; None where that is too large, from then on always."""
         enhancer = self._enhancer
+        used_here(image)
         if self._careful:
             return None
-        if image.is_cuda:  # it came along another way, whose next frame must not take its place before this is done
-            image.record_stream(torch.cuda.current_stream(image.device))
         try:
             result = enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype)).float()
             return self._completed(image, result)
@@ -176,7 +176,7 @@ class Calm:
 
     def __init__(self, strength: float, device: torch.device) -> None:
         self._strength = strength
-        self._beside = Beside(device)
+        self._stream = own_stream(device, "filter")
         self._held: deque[tuple[Made, Light]] = deque()
         self._past: deque[Light] = deque(maxlen=LOOK_BACK)
         self._before: Light | None = None
@@ -216,8 +216,8 @@ class Calm:
         return made.frame, self._pixels(made, log_gain)
 
     def _pixels(self, made: Made, log_gain: Cells | None) -> Pixels:
-        with self._beside as way:
-            way.after(made.moment)
+        with self._stream as stream:
+            stream.after(made.moment)
             result = made.result if log_gain is None else apply_correction(made.result, log_gain)
             return pixels_of(result, like=made.frame.pixels)
 

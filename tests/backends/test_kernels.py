@@ -1,11 +1,15 @@
 """The GPU's kernels, run number by number by Triton's interpreter, equal torch's own steps."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from lowlight_cli.backends.darkir import kernels
 
 COMPARISON = """
 import torch
@@ -66,6 +70,13 @@ for channels, hidden, floor in ((8, 16, 0.0), (24, 48, 0.5), (80, 100, 0.0)):
         )
         torch.testing.assert_close(made, moved * gain.view(spectrum.shape), atol=1e-3, rtol=1e-4)
     assert made.data_ptr() == spectrum.data_ptr()
+    # In TF32's numbers; the interpreter has float32 only, so it is the way there that this tries.
+    rough = kernels.filter_spectrum(
+        torch.ones_like(spectrum), kernels.filter_weights(into, outof), tiny=0.0, floor=0.0, exact=False
+    )
+    assert rough.isfinite().all()
+
+kernels._try_all(torch.device("cpu"))
 """
 
 
@@ -118,6 +129,30 @@ needs_triton = pytest.mark.skipif(
 @needs_triton
 def test_kernels_equal_torchs_own_steps():
     run_interpreted(COMPARISON)
+
+
+def test_a_gpu_on_which_a_kernel_fails_gets_torchs_own_steps_and_a_warning(monkeypatch, caplog):
+    """As where Triton is absent: the probe goes through every kernel, and its failure is told once."""
+    monkeypatch.setattr(kernels, "_RUNS_ON", {})
+    monkeypatch.setattr(kernels, "_try_all", lambda device: importlib.import_module("no_triton_here"))
+    for _ in range(2):
+        kernels.prepare(torch.device("cuda", 0))
+    assert kernels._RUNS_ON == {0: False}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no_triton_here" in caplog.text
+    kernels.prepare(torch.device("cpu"))
+    assert kernels._RUNS_ON == {0: False}
+
+
+def test_a_gpu_that_is_full_for_the_moment_is_asked_again(monkeypatch):
+    def full(device):
+        raise torch.OutOfMemoryError(str(device))
+
+    monkeypatch.setattr(kernels, "_RUNS_ON", {})
+    monkeypatch.setattr(kernels, "_try_all", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels.prepare(torch.device("cuda", 0))
+    assert kernels._RUNS_ON == {}
 
 
 @needs_triton

@@ -498,6 +498,6 @@ def fold(network: Unfolded, *, dtype: torch.dtype = torch.float32) -> FoldedDark
     for that case takes minutes for a picture. The network then still takes and gives bfloat16.
     """
     reuse_large_buffers()
-    kernels.is_quick_for(network.intro.weight)  # before torch's compiler asks
+    kernels.prepare(network.intro.weight.device)
     is_slow = dtype == torch.bfloat16 and not has_bf16(network.intro.weight.device)
     return FoldedDarkIR(network, torch.float32 if is_slow else dtype).eval()

@@ -8,7 +8,7 @@
 - The average of each channel makes torch read eight bytes where it needs sixteen.
 
 Triton comes with torch's CUDA builds for Linux, and builds a little C code when it is first used. Where it is absent or
-cannot, `is_quick_for` says so and torch's own steps serve.
+cannot, `prepare` finds that out, `is_quick_for` says so, and torch's own steps serve.
 """
 
 import logging
@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lowlight_cli.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +42,42 @@ class Tap(NamedTuple):
     swapped: bool = False
 
 
+def prepare(device: torch.device) -> None:
+    """Find out whether the kernels run on a CUDA device: `is_quick_for` says no before. Raises torch.OutOfMemoryError.
+
+    Where they do not, a warning says why, once: torch's own steps then take four times as long.
+    """
+    if device.type != "cuda" or device.index in _RUNS_ON:
+        return
+    try:
+        _try_all(device)
+    except Exception as error:  # no Triton, no C compiler, no Python headers, a card too old: all end here
+        if is_out_of_memory(error):
+            raise
+        logger.warning("torch's own steps serve on %s, four times as slow, because Triton fails: %s", device, error)
+        _RUNS_ON[device.index] = False
+    else:
+        _RUNS_ON[device.index] = True
+
+
 def is_quick_for(x: Tensor) -> bool:
     """Tell whether the kernels here serve `x` `(N, C, H, W)`."""
     if not x.is_cuda or x.dtype == torch.float64 or x.shape[-2] > _MOST_ROWS:
         return False
-    if x.device.index not in _RUNS_ON:  # never while torch's compiler looks on: `fold` has asked before
-        _RUNS_ON[x.device.index] = _runs_on(x.device)
-    return _RUNS_ON[x.device.index]
+    return _RUNS_ON.get(x.device.index, False)
 
 
-def _runs_on(device: torch.device) -> bool:
-    try:
-        one = torch.ones(1, 1, 1, 1, device=device)
-        norm(one, one.flatten(), one.flatten(), 1e-6, dtype=torch.float32)
-        matrix = torch.ones(_MOST_FILTERED, _MOST_FILTERED + 1, device=device)
-        spectrum = torch.ones(_MOST_FILTERED, 1, 1, device=device, dtype=torch.complex64)
-        filter_spectrum(spectrum, filter_weights(matrix, matrix), tiny=0.0, floor=0.0, exact=True)
-        from lowlight_cli.backends.darkir import operators  # noqa: F401 - is known to torch's compiler from now on
-    except Exception as error:  # no Triton, no C compiler, no Python headers, a card too old: all end here
-        logger.debug("torch's own steps serve, because Triton's kernels do not run on %s: %r", device, error)
-        return False
-    return True
+def _try_all(device: torch.device) -> None:
+    """Run every kernel once, on a few numbers; raises whatever goes wrong."""
+    x = torch.ones(1, 4, 1, 1, device=device)
+    planes = norm_planes(x, x.flatten(), x.flatten(), 1e-6)
+    add_product(norm(x, x.flatten(), x.flatten(), 1e-6, dtype=torch.float32), planes)
+    taps = [Tap(1), Tap(1, swapped=True)]
+    mean(depthwise(x, x.new_ones(18, 4), x.flatten(), taps, gated=True))
+    matrix = x.new_ones(_MOST_FILTERED, _MOST_FILTERED + 1)
+    spectrum = x.new_ones(_MOST_FILTERED, 1, 1, dtype=torch.complex64)
+    filter_spectrum(spectrum, filter_weights(matrix, matrix), tiny=0.0, floor=0.0, exact=True)
+    from lowlight_cli.backends.darkir import operators  # noqa: F401 - torch's compiler knows them from now on
 
 
 def _kernels() -> Any:

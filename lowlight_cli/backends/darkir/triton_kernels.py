@@ -93,7 +93,7 @@ def norm_kernel(
     shift = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     normal = away * scale[:, None] * factor[None, :] + shift[None, :]
     if PLANES:
-        place = channel[None, :] * pixels + pixel[:, None]
+        place = channel[None, :].to(tl.int64) * pixels + pixel[:, None]
     tl.store(result + place, normal.to(result.dtype.element_ty), mask=exists)
 
 
@@ -127,7 +127,7 @@ def product_kernel(
     channel = tl.arange(0, BLOCK_C)
     exists = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     place = pixel[:, None] * channels + channel[None, :]
-    factor = tl.load(planes + channel[None, :] * pixels + pixel[:, None], mask=exists, other=0.0)
+    factor = tl.load(planes + channel[None, :].to(tl.int64) * pixels + pixel[:, None], mask=exists, other=0.0)
     value = tl.load(x + place, mask=exists, other=0.0).to(tl.float32)
     tl.store(result + place, (value + value * factor).to(result.dtype.element_ty), mask=exists)
 
@@ -145,7 +145,7 @@ def filter_kernel(
     channel = tl.arange(0, BLOCK_C)
     inside = channel < channels
     exists = (pixel < pixels)[:, None] & inside[None, :]
-    place = channel[None, :] * pixels + pixel[:, None]
+    place = channel[None, :].to(tl.int64) * pixels + pixel[:, None]
     both = tl.load(spectrum + place, mask=exists, other=0)
     real = (both & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True) + tiny
     imaginary = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
