@@ -19,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from threadcount import torch_threads
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from lowlight_cli.cli import app
 from lowlight_cli.cli.video import _line
 from lowlight_cli.clip import ClipProgress, ClipSettings
-from lowlight_cli.clip.frames import Frames, Made, Ready, compute_alone, floats
-from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.clip.frames import Frames, Made, Ready, compute_alone, floats, pixels_of
+from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import NumericsError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.video import read_time
@@ -311,7 +312,7 @@ def test_frames_computed_side_by_side_are_those_of_one_after_the_other(at_once: 
     items = [frames[0], packets[0], *frames[1:4], packets[1], packets[2], *frames[4:], packets[3]]
     with torch_threads(2):
         way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
-        made = list(way.made(item if isinstance(item, Packet) else ready_frame(item) for item in items))
+        made = list(way.made(item if isinstance(item, Packet) else ready_frame(item, enhancer) for item in items))
         assert torch.get_num_threads() == 2
     assert [one.frame if isinstance(one, Made) else one for one in made] == items
     for one in made:
@@ -320,8 +321,9 @@ def test_frames_computed_side_by_side_are_those_of_one_after_the_other(at_once: 
             assert (one.result - wanted).abs().max() < 1e-5
 
 
-def ready_frame(frame: ClipFrame) -> Ready:
-    return Ready(frame, floats(frame.pixels, torch.device("cpu")), None)
+def ready_frame(frame: ClipFrame, enhancer: Enhancer, image: Tensor | None = None) -> Ready:
+    image = floats(frame.pixels, torch.device("cpu")) if image is None else image
+    return Ready(frame, image, None, enhancer.backend(enhancer.dtype).whole_enhancer(image))
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -331,9 +333,28 @@ def test_a_frame_that_breaks_ends_the_clip_and_leaves_torch_its_threads(at_once:
     sound, broken = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan)
     before = torch.get_num_threads()
     way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
+    images = (sound, sound, broken, sound, sound, sound, sound)
     with pytest.raises(NumericsError, match="not finite"):
-        list(way.made(Ready(frame, image, None) for image in (sound, sound, broken, sound, sound, sound, sound)))
+        list(way.made(ready_frame(frame, enhancer, image) for image in images))
     assert torch.get_num_threads() == before
+
+
+def test_a_clip_that_memory_cannot_hold_fails_alone(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_clip(tmp_path / f"{name}.mp4")
+    full = iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def pixels(result, *, like):
+        for error in full:
+            raise error
+        return pixels_of(result, like=like)
+
+    monkeypatch.setattr("lowlight_cli.clip.frames.pixels_of", pixels)
+    ran = identity(tmp_path, "--json")
+    assert ran.exit_code == 1
+    a, b = (json.loads(line) for line in ran.stdout.splitlines())
+    assert (a["status"], a["error"]["code"], b["status"]) == ("failed", "memory", "done")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "b_lowlight.mp4"}
 
 
 def test_json_holds_what_scripts_need(tmp_path):

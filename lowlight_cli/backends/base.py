@@ -5,6 +5,7 @@ files, tiles, precision fallback or strength; those are the same for all and liv
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -13,8 +14,9 @@ from lowlight_cli.backends import BackendInfo
 from lowlight_cli.tiling import TileFunction, Window
 
 TileEnhancer = TileFunction
+WholeEnhancer = Callable[[Tensor], Tensor]
 
-__all__ = ["Backend", "BackendInfo", "TileEnhancer", "Window", "bounded"]
+__all__ = ["Backend", "BackendInfo", "TileEnhancer", "WholeEnhancer", "Window", "bounded"]
 
 
 def bounded(result: Tensor) -> Tensor:
@@ -40,6 +42,12 @@ class Backend(Protocol):
 
     def enhance(self, image: Tensor) -> Tensor:
         """Enhance a whole picture."""
+
+    def whole_enhancer(self, image: Tensor) -> WholeEnhancer:
+        """Return a function that enhances this picture, having decided what must be decided on the CPU.
+
+        For pictures that come in a row: a GPU that is at work on one need not be waited for before the next is begun.
+        """
 
     def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Return a function for the tiles of one picture, given the picture scaled down to `info.preview_side`.

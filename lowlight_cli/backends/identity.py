@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lowlight_cli.backends import BACKENDS
-from lowlight_cli.backends.base import TileEnhancer
+from lowlight_cli.backends.base import TileEnhancer, WholeEnhancer
 
 
 class Identity:
@@ -15,6 +15,10 @@ class Identity:
     def enhance(self, image: Tensor) -> Tensor:
         """Return a copy of the picture."""
         return image.clone()
+
+    def whole_enhancer(self, image: Tensor) -> WholeEnhancer:  # noqa: ARG002 - the protocol's signature
+        """Return what copies a picture."""
+        return self.enhance
 
     def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
         """Return a function that copies tiles."""

@@ -3,13 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lowlight_cli.backends.base import WholeEnhancer
 from lowlight_cli.clip.results import ClipSettings
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
@@ -34,11 +34,15 @@ from lowlight_cli.video.segments import State
 
 @dataclass(frozen=True)
 class Ready:
-    """A frame as decoded, as floats `(1, 3, H, W)` in [0, 1] on the device, and its light if that is to be calm."""
+    """A frame as decoded, as floats `(1, 3, H, W)` in [0, 1] on the device, and its light if that is to be calm.
+
+    The floats belong to the reader's stream. `enhance` is what the network does to them, None where that is for tiles.
+    """
 
     frame: ClipFrame
     image: Tensor
     cells: Tensor | None
+    enhance: WholeEnhancer | None = None
 
 
 @dataclass(frozen=True)
@@ -90,26 +94,31 @@ class Frames:
                 with stream:
                     image = floats(item.pixels, self._enhancer.device)
                     cells = light_cells(image).cpu() if self._settings.stabilize else None
-                yield Ready(item, image, cells)
+                    enhance = self._whole_enhancer(image)
+                yield Ready(item, image, cells, enhance)
             else:
                 yield item
+
+    def _whole_enhancer(self, image: Tensor) -> WholeEnhancer | None:
+        enhancer = self._enhancer
+        return None if self._careful else enhancer.backend(enhancer.dtype).whole_enhancer(image.to(enhancer.dtype))
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
         """Yield enhanced frames and packets, in order."""
         if self._at_once == 1:
-            yield from self._in_order(items, lambda image: partial(_same, self._whole(image)))
+            yield from self._in_order(items, self._begun)
             return
         with a_core_each() as cores:
-            yield from self._in_order(items, lambda image: cores.begin(self._whole, image).result)
+            yield from self._in_order(items, lambda one: cores.begin(self._whole, one).result)
 
     def _in_order(
-        self, items: Iterable[Ready | AnyPacket], begin: Callable[[Tensor], "Callable[[], _Whole | None]"]
+        self, items: Iterable[Ready | AnyPacket], begin: Callable[[Ready], "Callable[[], _Whole | None]"]
     ) -> Iterator[Made | AnyPacket]:
         """Begin frames as they come, and wait for the first of them when enough are under way."""
         under_way: deque[tuple[Ready, Callable[[], _Whole | None]] | AnyPacket] = deque()
         frames = 0
         for item in items:
-            under_way.append((item, begin(item.image)) if isinstance(item, Ready) else item)
+            under_way.append((item, begin(item)) if isinstance(item, Ready) else item)
             frames += isinstance(item, Ready)
             while under_way and (frames > self.under_way or not isinstance(under_way[0], tuple)):
                 frames -= isinstance(under_way[0], tuple)
@@ -129,16 +138,18 @@ class Frames:
         cells = None if one.cells is None or whole.cells is None else (one.cells, whole.cells.get())
         return Made(one.frame, whole.result, cells, whole.moment)
 
+    def _begun(self, one: Ready) -> "Callable[[], _Whole | None]":
+        whole = self._whole(one)
+        return lambda: whole
+
     @torch.inference_mode()
-    def _whole(self, image: Tensor) -> "_Whole | None":
-        """Enhance `(1, 3, H, W)` floats in one piece; None where that is too large, from then on always."""
-        enhancer = self._enhancer
-        used_here(image)
-        if self._careful:
+    def _whole(self, one: Ready) -> "_Whole | None":
+        """Enhance a frame in one piece; None where that is too large, from then on always."""
+        image = used_here(one.image)
+        if self._careful or one.enhance is None:
             return None
         try:
-            result = enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype)).float()
-            return self._completed(image, result)
+            return self._completed(image, one.enhance(image.to(self._enhancer.dtype)).float())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -162,10 +173,6 @@ class _Whole(NamedTuple):
     total: Fetched  # what is not a number shows in it; infinities are none either once `bounded`
     cells: Fetched | None
     moment: torch.cuda.Event | None
-
-
-def _same(whole: _Whole | None) -> _Whole | None:
-    return whole
 
 
 class Calm:

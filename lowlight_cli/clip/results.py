@@ -17,7 +17,8 @@ class ClipSettings:
     """How clips are done, beyond what the model does: see the options of `lowlight video`.
 
     `stabilize` is the strength of the anti-flicker filter, 0 for none. `contact_sheet` is the number of frames shown
-    before and after in a picture beside the result, 0 for no such picture.
+    before and after in a picture beside the result, 0 for no such picture. `frames_per_batch` frames are under way on a
+    GPU beside the one that is waited for; on a CPU the number of cores decides.
     """
 
     tone: Tone = Tone()

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.clip.work import ClipWork
+from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
-from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.errors import LowlightError, ResourceError, SettingsError
 from lowlight_cli.paths import Job
 from lowlight_cli.results import Failure, name_of
 from lowlight_cli.settings import Compute
@@ -16,6 +17,8 @@ from lowlight_cli.video.encoders import named_encoder
 from lowlight_cli.video.facts import ClipFacts, probe_clip
 from lowlight_cli.zero_shot.film import fit_to_film
 from lowlight_cli.zero_shot.settings import ZeroShot
+
+_NO_ROOM = "memory ran out beside the network, where frames wait and are steadied; try --no-stabilize-light"
 
 Prepare = Callable[[ClipFacts, Span], Generator[ClipProgress, None, Enhancer]]
 """Gives a clip its enhancer, telling how far it is."""
@@ -48,9 +51,12 @@ def enhance_clips(
             result = work.result(blank, seconds=time.perf_counter() - started)
         except SettingsError:
             raise
-        except LowlightError as error:
+        except (LowlightError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, LowlightError) and not is_out_of_memory(error):
+                raise
+            told = error if isinstance(error, LowlightError) else ResourceError(_NO_ROOM)
             seconds = round(time.perf_counter() - started, 3)
-            result = replace(blank, error=Failure(error.code, str(error)), seconds=seconds)
+            result = replace(blank, error=Failure(told.code, str(told)), seconds=seconds)
         yield result
         if settings.fail_fast and result.status == "failed":
             return

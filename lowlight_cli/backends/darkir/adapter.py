@@ -5,13 +5,14 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lowlight_cli.backends import BACKENDS
-from lowlight_cli.backends.base import TileEnhancer, Window, bounded
+from lowlight_cli.backends.base import TileEnhancer, WholeEnhancer, Window, bounded
 from lowlight_cli.backends.darkir.inference import FoldedDarkIR, PoolRecord, fold, pool_from
 from lowlight_cli.backends.darkir.lift import FULL_TRUST, Lift, lift, plan_lift, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
@@ -44,7 +45,11 @@ class DarkIRBackend:
 
     def enhance(self, image: Tensor) -> Tensor:
         """Enhance a whole picture `(1, 3, H, W)`."""
-        return self._run(image, self._plan_lift(image), self._alone)
+        return self.whole_enhancer(image)(image)
+
+    def whole_enhancer(self, image: Tensor) -> WholeEnhancer:
+        """Plan the picture's lift, and return what lifts and cleans it."""
+        return partial(self._run, planned=self._plan_lift(image), network=self._alone)
 
     def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Let tiles share what only the whole picture knows of its light.
@@ -96,7 +101,7 @@ class DarkIRBackend:
         if self._is_lifted:
             # Dark pictures need more steps than half precision has between 0 and 1/255.
             image = lift(image.float(), *planned).to(image.dtype)
-            told = torch.tensor([planned.stops], device=image.device)
+            told = torch.full((1,), planned.stops, device=image.device)
         height, width = image.shape[-2:]
         step = self._unshuffle
         padded = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends import BACKENDS
-from lowlight_cli.backends.base import TileEnhancer, bounded
+from lowlight_cli.backends.base import TileEnhancer, WholeEnhancer, bounded
 from lowlight_cli.backends.zeroig.network import HALO, ZeroIG, load_network
 from lowlight_cli.compiling import compiled
 from lowlight_cli.settings import Compiling
@@ -38,6 +38,10 @@ class ZeroIGBackend:
         result = self._network(image.contiguous(memory_format=torch.channels_last))
         mixed = torch.lerp(result.enhanced, result.denoised, self._denoise)
         return bounded(mixed.contiguous())
+
+    def whole_enhancer(self, image: Tensor) -> WholeEnhancer:  # noqa: ARG002 - the protocol's signature
+        """Return what enhances any picture: nothing is decided beforehand."""
+        return self.enhance
 
     def tile_enhancer(self, preview: Tensor, samples: Tensor) -> TileEnhancer:  # noqa: ARG002 - the protocol's signature
         """Return a function for tiles: nothing reaches further than the halo, so each is a picture of its own."""
