@@ -218,7 +218,7 @@ def test_colours_of_a_profile_are_shown_as_srgb(dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("r.txt", ".html"), ("other.html", "--overwrite"), ("folder.html", "no file")]
+    ("name", "said"), [("r.txt", ".html"), ("other.html", "--overwrite"), ("folder.html", "is a folder")]
 )
 def test_a_target_that_cannot_be_meant_is_refused_before_work(tmp_path, name, said):
     source = picture(tmp_path / "a.png")

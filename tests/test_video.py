@@ -339,6 +339,15 @@ def test_a_frame_that_breaks_ends_the_clip_and_leaves_torch_its_threads(at_once:
     assert torch.get_num_threads() == before
 
 
+def test_clips_whose_contact_sheets_would_share_a_name_are_refused(tmp_path):
+    for name in ("a.mp4", "a.mkv"):
+        make_clip(tmp_path / name)
+    ran = identity(tmp_path, "--contact-sheet", "2")
+    assert ran.exit_code == 2
+    assert "a_lowlight_sheet.png" in ran.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_clip_that_memory_cannot_hold_fails_alone(tmp_path, monkeypatch):
     for name in ("a", "b"):
         make_clip(tmp_path / f"{name}.mp4")

@@ -311,6 +311,10 @@ def test_records_of_a_fit_lie_beside_the_photo_and_never_over_it(tmp_path: Path)
         ("--log", "a.jsonl", "--save-weights", "a.jsonl"),
         ("--log", "a.jsonl", "--save-weights", "a_loss.png"),
         ("--save-weights", "night_lowlight_enhanced.png", "--save", "both"),
+        ("--save-weights", "sub"),
+        ("--log", "night.png/fit.jsonl"),
+        ("--log", "page.html", "--report", "page.html"),
+        ("--log", "PAGE.html", "--report", "page.html"),
     ],
 )
 def test_records_that_would_cost_a_picture_are_refused_before_the_fit(tmp_path: Path, monkeypatch, records):
@@ -321,9 +325,27 @@ def test_records_that_would_cost_a_picture_are_refused_before_the_fit(tmp_path: 
     before = photo.read_bytes()
     ran = zero_shot("night.png", *records, "--overwrite")
     assert ran.exit_code == 2, ran.output
-    assert "names of their own" in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
     assert photo.read_bytes() == before
     assert not (tmp_path / "night_lowlight.png").exists()
+
+
+def test_a_record_that_cannot_be_written_costs_no_picture(tmp_path: Path):
+    photo, full = save_photo(tmp_path / "night.png", darkened(scene())), Path("/dev/full")
+    ran = zero_shot(photo, "--save-weights", full, "--overwrite")
+    assert ran.exit_code == 1, ran.output
+    assert "full" in ran.stderr
+    assert (tmp_path / "night_lowlight.png").exists()
+
+
+def test_photos_whose_previews_would_share_a_name_are_refused(tmp_path: Path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        save_photo(tmp_path / folder / "n.png", darkened(scene()))
+    ran = zero_shot(tmp_path / "x", tmp_path / "y", "--preview-every", "1", "--preview-dir", tmp_path / "previews")
+    assert ran.exit_code == 2, ran.output
+    assert "--preview-dir" in ran.stderr
+    assert not (tmp_path / "previews").exists()
 
 
 def test_records_of_an_earlier_fit_stay_unless_they_may_go(tmp_path: Path):

@@ -77,6 +77,7 @@ def enhance(
         format=format,
         model=model,
         variants=("compare",) if comparison else (),
+        beside=() if report is None else (report,),
         overwrite=overwrite,
     )
     plan = plan if shard is None else part_plan(plan, read_shard(shard))

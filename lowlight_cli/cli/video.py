@@ -179,6 +179,8 @@ def video(
         suffix=suffix,
         format=format,
         model=model,
+        variants=("sheet",) if contact_sheet else (),
+        beside=() if report is None else (report,),
         overwrite=overwrite,
     )
     _refuse_streams(plan)

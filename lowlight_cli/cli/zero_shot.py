@@ -158,10 +158,12 @@ def zero_shot(
         format=format,
         model="zeroig",
         variants=[*variants, "compare"] if comparison else variants,
+        beside=[*keep.records, *([] if report is None else [report])],
         overwrite=overwrite,
     )
     _refuse_unclear(plan, keep, shared=shared)
-    _refuse_lost_files(plan, keep.records, overwrite=overwrite)
+    if plan.jobs and not overwrite:
+        _refuse_existing(keep.records)
     if shared and (shard is not None or spread.kind != "local" or device == "cuda:all"):
         raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
@@ -207,24 +209,15 @@ def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool) -> None:
         raise SettingsError("--save-weights and --log take one photo, or several with --shared")
     if any(job.input is None or job.output is None for job in plan.jobs):
         raise SettingsError("zero-shot reads and writes files, not - streams")
+    stems = [job.output.stem for job in plan.jobs if job.output is not None]
+    if keep.preview_every and len(set(stems)) < len(stems):
+        raise SettingsError("--preview-dir takes previews of photos whose results have different names")
 
 
-def _refuse_lost_files(plan: Plan, records: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a name for weights, log or curve that a photo, a result, another record or any file at all has."""
-    pictures = [path for job in plan.jobs for path in (job.input, job.output, *job.variants) if path is not None]
-    taken = {path.resolve() for path in pictures}
-    for record in records if plan.jobs else ():
-        if record.resolve() in taken or (record.exists() and any(_is_same(record, path) for path in pictures)):
-            raise SettingsError(
-                f"{record} is a photo, a result or written twice: --save-weights and --log need names of their own"
-            )
-        if record.exists() and not overwrite:
-            raise SettingsError(f"{record} exists already; use --overwrite to replace it")
-        taken.add(record.resolve())
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _refuse_existing(records: Sequence[Path]) -> None:
+    for path in records:
+        if path.exists():
+            raise SettingsError(f"{path} exists already; use --overwrite to replace it")
 
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":

@@ -26,6 +26,7 @@ from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.device import release_free_buffers, reuse_large_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
+from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
 from lowlight_cli.sheet import Cell, write_sheet
 from lowlight_cli.video import CLIPS
@@ -61,7 +62,7 @@ class ClipWork:
         self._sheet: list[list[Cell]] = []
         self._warnings: list[str] = []
         self._codec = ""
-        self._sheet_path = target.with_name(f"{target.stem}_sheet.png")
+        self._sheet_path = variant_path(target, "sheet")
         if settings.contact_sheet and self._sheet_path.exists() and not settings.overwrite:
             raise OutputError(f"{self._sheet_path} exists already; use --overwrite to replace it")
 

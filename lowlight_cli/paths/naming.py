@@ -13,7 +13,7 @@ from lowlight_cli.paths.refusal import quoted, refuse_unless
 from lowlight_cli.paths.search import Found, facts_of, is_file, is_folder, real_path
 from lowlight_cli.settings import DEFAULT_SUFFIX
 
-Variant = Literal["enhanced", "denoised", "compare"]
+Variant = Literal["enhanced", "denoised", "compare", "sheet"]
 
 VARIANTS: tuple[Variant, ...] = ("enhanced", "denoised", "compare")
 SEPARATORS = tuple(mark for mark in (os.sep, os.altsep) if mark)
@@ -143,8 +143,8 @@ class Naming:
 
 
 def variant_path(output: Path, variant: Variant) -> Path:
-    """Name a further file beside a result: `night_lowlight.jpg` -> `night_lowlight_compare.jpg`."""
-    return output.with_name(f"{output.stem}_{variant}{output.suffix}")
+    """Name a further file beside a result: `night_lowlight.jpg` -> `night_lowlight_compare.jpg`; a sheet is a PNG."""
+    return output.with_name(f"{output.stem}_{variant}{'.png' if variant == 'sheet' else output.suffix}")
 
 
 def stem_with_suffix(path: Path) -> str:

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -75,6 +75,7 @@ def plan_jobs(
     format: str | None = None,
     model: str = DEFAULT_MODEL,
     variants: Sequence[Variant] = (),
+    beside: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Plan:
     """Plan one job per input; the order of `inputs` does not matter.
@@ -89,6 +90,8 @@ def plan_jobs(
     separator or has no suffix, or when there are several inputs. Where a change of format would give two
     inputs one name, the former suffix joins the stem: beside `a.tif`, `a.cr2` becomes `a_cr2` and not `a`.
 
+    `beside` are files that the run writes besides the results, such as a report: they must have names of their own.
+
     Raises SettingsError, naming the paths, for a missing input, a name that cannot be meant, two inputs with
     one result, a result that would replace an input, or nothing to do.
     """
@@ -101,6 +104,7 @@ def plan_jobs(
     found, own = part_own_results(search.distinct(), suffixes={DEFAULT_SUFFIX, suffix or DEFAULT_SUFFIX})
     naming = Naming(target, media, suffix=suffix, format=wanted, model=model)
     jobs = _name_results(found, naming, variants)
+    _require_own_names(beside, jobs)
     todo, skipped, more_own = _part_existing(jobs, overwrite=overwrite)
     return Plan(
         jobs=tuple(todo),
@@ -162,9 +166,29 @@ def _require_writable_names(jobs: Mapping[Found, Job]) -> None:
         owners[key] = one.path
         size = max(len(os.fsencode(name)) for name in path.parts)
         refuse_unless(size <= NAME_BYTES, f"{size} bytes are too many for a name on most disks: {quoted(path)}")
-    for folder in {path.parent for path in written.values()}:
+    _require_folders(written.values())
+
+
+def _require_folders(paths: Iterable[Path]) -> None:
+    for folder in {path.parent for path in paths}:
         nearest = next(place for place in (folder, *folder.absolute().parents) if facts_of(place))
         refuse_unless(is_folder(nearest), f"{quoted(nearest)} is no folder, so no result can go below it")
+
+
+def _require_own_names(beside: Sequence[Path], jobs: Mapping[Found, Job]) -> None:
+    """Refuse files besides the results that are a folder, an input, a result or one another."""
+    inputs = {one.device_and_inode: one.path for one in jobs}
+    named = {("result", path): path for job in jobs.values() for path in job.files}
+    named |= {(f"file {place}", path): path for place, path in enumerate(beside)}
+    owners: dict[str, Path] = {}
+    for (what, path), key in _output_keys(named).items():
+        facts = facts_of(path) if what != "result" else None
+        refuse_unless(facts is None or not stat.S_ISDIR(facts.st_mode), f"{quoted(path)} is a folder, not a file")
+        victim = inputs.get((facts.st_dev, facts.st_ino)) if facts else None
+        refuse_unless(victim is None, f"{quoted(path)} would replace the input {quoted(victim or path)}")
+        refuse_unless(key not in owners, f"two files would become {quoted(path)}; give each a name of its own")
+        owners[key] = path
+    _require_folders(beside)
 
 
 def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[Job], list[Job], list[Path]]:

@@ -6,15 +6,12 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lowlight_cli.atomic import preserve_times, write_atomically
-from lowlight_cli.backends.base import Backend
-from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
-from lowlight_cli.backends.zeroig.network import load_network
 from lowlight_cli.batch import Batch
 from lowlight_cli.comparison import write_comparison
+from lowlight_cli.device import bound_threads, choose_device
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, write_picture
@@ -25,9 +22,8 @@ from lowlight_cli.weights_file import WeightsFile, write_weights
 from lowlight_cli.zero_shot.curve import draw_curve
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import Fit, Step
+from lowlight_cli.zero_shot.fitted import MODEL, fitted_enhancer
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
-
-MODEL = "zeroig-fitted"
 
 
 class ZeroShotFiles:
@@ -75,11 +71,13 @@ class ZeroShotFiles:
         except LowlightError as error:
             yield from (failed_result(blank_result(job, "failed"), error) for job, _ in photos)
             return
-        for job, photo in photos:
+        for number, (job, photo) in enumerate(photos, start=1):
             try:
                 result = self._write(job, photo, state)
             except LowlightError as error:
                 result = failed_result(blank_result(job, "failed"), error)
+            if number == len(photos):  # the pictures come first: a record that cannot be written costs none
+                result = self._recorded(result, state)
             yield replace(result, seconds=round(time.perf_counter() - started, 3))
 
     def _read(self, job: Job) -> Picture:
@@ -91,7 +89,8 @@ class ZeroShotFiles:
 
     def _fitted(self, photos: Sequence[tuple[Job, Picture]]) -> Generator[Step, None, dict[str, Tensor]]:
         """Yield the steps; the generator's own result is the fitted state dict."""
-        device = self._enhancer({}, denoise=1).device
+        device = choose_device(self._compute.device)
+        bound_threads()
         fit = Fit([PictureSource(photo) for _, photo in photos], self._settings, initial=self._initial, device=device)
         number = 0
         try:
@@ -105,20 +104,26 @@ class ZeroShotFiles:
             if self._keep.on_interrupt == "save" and number:
                 self._write_latest(photos, fit.state_dict(), number)
             raise
-        state = fit.state_dict()
-        self._write_records(state)
-        return state
+        return fit.state_dict()
 
     def _note(self, step: Step, job: Job) -> None:
         if self._keep.log:
             self._lines.append(json.dumps({"input": name_of(job.input), **step.as_json()}))
             self._losses.append(step.loss)
 
+    def _recorded(self, result: FileResult, state: Mapping[str, Tensor]) -> FileResult:
+        """Write what tells of the fit; return the result, failed if that cannot be written."""
+        try:
+            self._write_records(state)
+        except LowlightError as error:
+            return result if result.error else failed_result(result, error)
+        return result
+
     def _write_records(self, state: Mapping[str, Tensor]) -> None:
         if self._keep.weights:
             described = {"backend": "zeroig", **{key: str(value) for key, value in vars(self._settings).items()}}
             write_weights(self._keep.weights, state, described)
-        if self._keep.log and self._keep.curve:
+        if self._keep.log is not None and self._keep.curve is not None:
             write_atomically(self._keep.log, "".join(f"{line}\n" for line in self._lines).encode(), overwrite=True)
             write_atomically(self._keep.curve, draw_curve(self._losses), overwrite=True)
 
@@ -163,10 +168,8 @@ class ZeroShotFiles:
         for job, photo in photos:
             if folder is not None and job.output is not None:
                 result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
-                self._write_preview(result, folder / f"{job.output.stem}.step{number}{job.output.suffix}")
-
-    def _write_preview(self, picture: Picture, path: Path) -> None:
-        write_picture(picture, path, encoding=self._batch.encoding, overwrite=True)
+                path = folder / f"{job.output.stem}.step{number}{job.output.suffix}"
+                write_picture(result, path, encoding=self._batch.encoding, overwrite=True)
 
     def _noisy(self, state: Mapping[str, Tensor], photo: Picture) -> Picture:
         return self._enhanced(self._enhancer(state, denoise=0), photo)[0]
@@ -185,10 +188,4 @@ class ZeroShotFiles:
         return 1.0 if tone.denoise is None else tone.denoise
 
     def _enhancer(self, state: Mapping[str, Tensor], *, denoise: float) -> Enhancer:
-        compute = self._compute
-
-        def load(dtype: torch.dtype) -> Backend:
-            return ZeroIGBackend(load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise)
-
-        enhancer = Enhancer(MODEL, load, compute)
-        return enhancer
+        return fitted_enhancer(state, self._compute, denoise=denoise)

@@ -7,20 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowlight_cli.backends.base import Backend
-from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
-from lowlight_cli.backends.zeroig.network import load_network
+from lowlight_cli.device import bound_threads, choose_device
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError
-from lowlight_cli.settings import Compute
+from lowlight_cli.settings import Compute, check_compiling
 from lowlight_cli.tiling import TensorSource
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.reading import ClipFrame, ClipReader
 from lowlight_cli.video.settings import Span
 from lowlight_cli.zero_shot.fit import Fit, Step
+from lowlight_cli.zero_shot.fitted import fitted_enhancer
 from lowlight_cli.zero_shot.settings import ZeroShot
-
-MODEL = "zeroig-fitted"
 
 _LOOKS, _CHOSEN = 12, 6  # frames that are looked at, evenly over the film, and frames that are fitted
 _THUMBNAIL = 16
@@ -31,21 +28,15 @@ def fit_to_film(
 ) -> Generator[Step, None, Enhancer]:
     """Yield the steps of the fit; the generator's own result is the enhancer for every frame.
 
-    Raises InputError when no frame of the span can be read, and NumericsError as `Fit.run` does.
+    Raises InputError when no frame of the span can be read, NumericsError as `Fit.run` does, and DeviceError.
     """
+    device = choose_device(compute.device)
+    check_compiling(compute.compile, device.type)
+    bound_threads()
     frames = different_frames(look_around(facts, span), count=_CHOSEN)
-    state: dict[str, Tensor] = {}
-
-    def load(dtype: torch.dtype) -> Backend:
-        return ZeroIGBackend(
-            load_network(state), device=enhancer.device, dtype=dtype, denoise=denoise, compiling=compute.compile
-        )
-
-    enhancer = Enhancer(MODEL, load, compute)
-    fit = Fit([TensorSource(frame) for frame in frames], settings, device=enhancer.device)
+    fit = Fit([TensorSource(frame) for frame in frames], settings, device=device)
     yield from fit.run()
-    state.update(fit.state_dict())
-    return enhancer
+    return fitted_enhancer(fit.state_dict(), compute, denoise=denoise)
 
 
 def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Tensor]:

@@ -125,10 +125,12 @@ class Fit:
         self._refuse_too_large()
         network = self._network.train()
         optimizer = torch.optim.Adam(network.parameters(), lr=self.settings.rate, weight_decay=3e-4)
+        image: Tensor | None = None
         for number in range(self.settings.steps):
             photo = self._photos[number % len(self._photos)]
-            image = photo.read(slice(0, photo.height), slice(0, photo.width)).to(self._device)
-            image = image.contiguous(memory_format=torch.channels_last)
+            if image is None or len(self._photos) > 1:
+                image = photo.read(slice(0, photo.height), slice(0, photo.width)).to(self._device)
+                image = image.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
             terms = losses.add_gradients(network, image)
             _take_step(network, optimizer)
@@ -223,7 +225,8 @@ def _take_step(network: ZeroIG, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _numbers(terms: losses.Terms | LightTerm) -> dict[str, float]:
-    return {name: term.item() for name, term in terms._asdict().items()}
+    numbers = torch.stack(list(terms)).tolist()  # a GPU is waited for once
+    return dict(zip(terms._fields, numbers, strict=True))
 
 
 def _light_term(network: ZeroIG, images: Tensor, gain: Tensor) -> LightTerm:
