@@ -4,6 +4,7 @@ All pictures are RGB float tensors `(3, H, W)` in [0, 1]. PSNR and SSIM equal sc
 `peak_signal_noise_ratio` and `structural_similarity` (data_range=1).
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -140,15 +141,16 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_macs(network: Callable[[Tensor], object], image: Tensor) -> int:
+def count_macs(network: nn.Module, image: Tensor) -> int:
     """Return the multiply-adds of one pass over `image`, `(N, C, H, W)`: convolutions and matrix products.
 
-    A bias counts as one, Fourier transforms and elementwise work as nothing, as in published counts. Gradients
-    are kept on, so that a network which folds itself for inference is counted as it was designed.
+    A bias counts as one, Fourier transforms and elementwise work as nothing, as in published counts.
     """
     counted = {torch.ops.aten.convolution: _convolution_flops}
-    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
-        network(image)
+    # As designed: in train mode no network folds itself for inference, and without gradients none fuses its steps.
+    designed = copy.deepcopy(network).train()
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        designed(image)
     return int(counter.get_total_flops()) // 2
 
 

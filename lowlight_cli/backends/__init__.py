@@ -37,7 +37,6 @@ class BackendInfo:
     preview_side: int = 0
     samples: int = 0
     needs_weights: bool = True
-    trainable: bool = False
     multiple_of: int = 1
     can_denoise: bool = False
     hidden: bool = False
@@ -53,7 +52,6 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
                 halo=None,
                 preview_side=384,
                 samples=16,
-                trainable=True,
                 multiple_of=16,
             ),
             BackendInfo(

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lowlight_cli import cache
 from lowlight_cli.backends.darkir.adapter import build_network
@@ -26,6 +25,7 @@ from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.images import Picture, write_picture
 from lowlight_cli.manifest import find_entry, read_manifest
+from lowlight_cli.metrics import count_macs, count_parameters
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.settings import Compute
 from lowlight_cli.tiling import TensorSource
@@ -109,19 +109,13 @@ def _from_file(file: Path, speed: Speed, *, name: str | None = None) -> _Model:
 
 
 def _complexity(network: nn.Module) -> tuple[int, float]:
-    """Return a network's parameters and its multiply-adds for 256x256 pixels, in thousands of millions.
-
-    Only convolutions count. Published figures add biases and activations: one to two per cent more.
-    """
+    """Return a network's parameters and its multiply-adds for 256x256 pixels, in thousands of millions."""
     channels, side = 3, _COUNTED_SIDE
     if isinstance(network, DarkIR):
         side //= math.isqrt(network.img_channel // 3)  # blocks of pixels may be channels
         channels = network.intro.in_channels
-    # The folded form calls oneDNN, which nobody counts; in train mode the network stays as it is written.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.train()(torch.zeros(1, channels, side, side))
-    parameters = sum(each.numel() for each in network.parameters())
-    return parameters, float(counter.get_total_flops()) / 2e9
+    macs = count_macs(network, torch.zeros(1, channels, side, side))
+    return count_parameters(network), macs / 1e9
 
 
 def _compute_arguments(compute: Compute) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from lowlight_cli.errors import InputError
 # Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
 UNSPECIFIED = 2
 _RGB_MATRIX, _MATRIX_709, _MATRIX_601 = 0, 1, 6
-_TRANSFER_PQ, _TRANSFER_HLG = 16, 18
+_TRANSFER_PQ = 16
 _FULL_RANGE = 2
 
 _PICTURES = ("image2",)  # what ffmpeg calls the reader of still pictures in files, beside png_pipe and its like
@@ -36,11 +36,6 @@ class Colour:
     primaries: int
     transfer: int
     range: int
-
-    @property
-    def is_hlg(self) -> bool:
-        """Whether this is HDR whose lower half looks like ordinary video (ITU-R BT.2100 HLG)."""
-        return self.transfer == _TRANSFER_HLG
 
     def matrix_for(self, height: int) -> int:
         """Return the matrix to compute with, also where the film does not say one."""

@@ -37,11 +37,6 @@ class Span:
         if self.end is not None and self.end <= self.start:
             raise SettingsError("--end lies after --start")
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is left out."""
-        return self.start == 0 and self.end is None
-
 
 def read_time(text: str, option: str) -> Fraction:
     """Read seconds or `[HH:]MM:SS.mmm` exactly; raises SettingsError naming the option."""
