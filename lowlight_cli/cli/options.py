@@ -145,7 +145,7 @@ PrecisionOption = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="auto (fp32, bf16 on CUDA), fp32, bf16 or fp16.",
+        help="auto (fp32; bf16 on CUDA GPUs that have it), fp32 (convolutions in TF32 on CUDA), bf16 or fp16.",
         rich_help_panel=_COMPUTE,
     ),
 ]
