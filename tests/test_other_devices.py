@@ -6,8 +6,9 @@ import dataclasses
 import pytest
 import torch
 
-from lowlight_cli.backends.darkir.inference import PoolRecord, fold, pool_from
+from lowlight_cli.backends.darkir.inference import fold
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.backends.darkir.pooling import PoolRecord, pool_from
 from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG
 from lowlight_cli.train.network import build_network, training_loss

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from lowlight_cli.backends import load_backend
 from lowlight_cli.backends.darkir.adapter import build_network
-from lowlight_cli.backends.darkir.inference import PoolRecord, fold, pool_from
+from lowlight_cli.backends.darkir.inference import fold
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.backends.darkir.pooling import PoolRecord, pool_from
 from lowlight_cli.cli import app
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.tiling import Window

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer, WholeEnhancer, Window, bounded
-from lowlight_cli.backends.darkir.inference import FoldedDarkIR, PoolRecord, fold, pool_from
+from lowlight_cli.backends.darkir.inference import FoldedDarkIR, fold
 from lowlight_cli.backends.darkir.lift import FULL_TRUST, Lift, lift, plan_lift, run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.backends.darkir.pooling import PoolRecord, pool_from
 from lowlight_cli.compiling import compiled
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.settings import Compiling
