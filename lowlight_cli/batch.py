@@ -34,7 +34,7 @@ _PIXELS_IN_FLIGHT = 64_000_000
 _MOST_FRAMES = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """How files are done, beyond what the model does: see the options of `lowlight enhance`."""
 

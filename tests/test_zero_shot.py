@@ -261,7 +261,13 @@ def test_everything_that_is_kept_of_a_fit_is_whole(tmp_path: Path):
     folder = tmp_path / "in"
     folder.mkdir()
     save_photo(folder / "night.png", darkened(scene()))
-    keep = Keep("both", tmp_path / "w.safetensors", tmp_path / "fit.jsonl", 5, tmp_path / "previews")
+    keep = Keep(
+        save="both",
+        weights=tmp_path / "w.safetensors",
+        log=tmp_path / "fit.jsonl",
+        preview_every=5,
+        preview_folder=tmp_path / "previews",
+    )
     steps, [result] = run_files(folder, ZeroShot(epochs=10), keep)
     assert result.status == "done"
     assert sorted(path.name for path in folder.iterdir()) == [

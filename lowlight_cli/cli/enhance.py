@@ -96,14 +96,14 @@ def enhance(
             from lowlight_cli.spread import PictureWork, open_crew
 
             batch = Batch(
-                tone,
-                encoding,
-                overwrite,
-                preserve_times,
-                fail_fast,
-                jobs,
-                None if max_megapixels is None else round(max_megapixels * 1e6),
-                comparison or Comparison(),
+                tone=tone,
+                encoding=encoding,
+                overwrite=overwrite,
+                preserve_times=preserve_times,
+                fail_fast=fail_fast,
+                threads=jobs,
+                pixel_budget=opt.pixels(max_megapixels),
+                comparison=comparison or Comparison(),
             )
 
             def prepare() -> PictureWork:

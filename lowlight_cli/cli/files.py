@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
+from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.paths import Plan, read_file_list
@@ -75,7 +76,7 @@ def pictures(files: int, *, max_megapixels: float | None) -> "Contents":
     """Return what a page shows of pictures."""
     from lowlight_cli.report.pictures import Pictures
 
-    return Pictures(files, pixel_budget=None if max_megapixels is None else round(max_megapixels * 1e6))
+    return Pictures(files, pixel_budget=opt.pixels(max_megapixels))
 
 
 def looking(wanted: bool, plan: Plan, show: Show) -> "Callable[[FileResult], None] | None":

@@ -265,6 +265,11 @@ def read_compute(device: str, precision: str, tile: str, overlap: int, compiling
     )
 
 
+def pixels(megapixels: float | None) -> int | None:
+    """Return what `--max-megapixels` means in pixels."""
+    return None if megapixels is None else round(megapixels * 1e6)
+
+
 def read_tiling(tile: str, overlap: int) -> Tiling:
     """Return the tiling that `--tile` and `--overlap` mean; raises SettingsError."""
     if tile == "auto":

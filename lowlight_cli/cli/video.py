@@ -201,19 +201,19 @@ def video(
             from lowlight_cli.spread import ClipsWork, open_crew
 
             settings = ClipSettings(
-                tone,
-                film,
-                span,
-                cast(Metadata, metadata),
-                stabilize_strength if stabilize_light else 0.0,
-                side_by_side,
-                contact_sheet,
-                frames_per_batch,
-                resume,
-                overwrite,
-                preserve_times,
-                fail_fast,
-                ClipSettings.most_pixels if max_megapixels is None else round(max_megapixels * 1e6),
+                tone=tone,
+                film=film,
+                span=span,
+                metadata=cast(Metadata, metadata),
+                stabilize=stabilize_strength if stabilize_light else 0.0,
+                side_by_side=side_by_side,
+                contact_sheet=contact_sheet,
+                frames_per_batch=frames_per_batch,
+                resume=resume,
+                overwrite=overwrite,
+                preserve_times=preserve_times,
+                fail_fast=fail_fast,
+                most_pixels=opt.pixels(max_megapixels) or ClipSettings.most_pixels,
             )
             check_film(film)
 
@@ -236,7 +236,7 @@ def video(
 def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float | None) -> "Contents":
     from lowlight_cli.report.clips import Clips
 
-    most_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
+    most_pixels = opt.pixels(max_megapixels)
     return Clips(files, span=span, side_by_side=side_by_side, most_pixels=most_pixels)
 
 

@@ -133,14 +133,14 @@ def zero_shot(
     """
     settings = ZeroShot(cast(Preset, opt.one_of(preset, get_args(Preset), "--preset")), epochs, lr, seed)
     keep = Keep(
-        cast(Save, opt.one_of(save, get_args(Save), "--save")),
-        save_weights,
-        log,
-        preview_every,
-        preview_dir,
-        cast(OnInterrupt, opt.one_of(on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
-        white_balance,
-        contrast,
+        save=cast(Save, opt.one_of(save, get_args(Save), "--save")),
+        weights=save_weights,
+        log=log,
+        preview_every=preview_every,
+        preview_folder=preview_dir,
+        on_interrupt=cast(OnInterrupt, opt.one_of(on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
+        white_balance=white_balance,
+        contrast=contrast,
     )
     encoding = Encoding(format, quality, cast(Metadata, opt.one_of(metadata, get_args(Metadata), "--metadata")))
     tone, compute = (
@@ -180,15 +180,13 @@ def zero_shot(
             from lowlight_cli.batch import Batch
             from lowlight_cli.spread import FitWork, open_crew
 
-            budget = None if max_megapixels is None else round(max_megapixels * 1e6)
-            batch: Batch = Batch(
-                tone,
-                encoding,
-                overwrite,
-                preserve_times,
-                fail_fast,
-                threads=1,
-                pixel_budget=budget,
+            batch = Batch(
+                tone=tone,
+                encoding=encoding,
+                overwrite=overwrite,
+                preserve_times=preserve_times,
+                fail_fast=fail_fast,
+                pixel_budget=opt.pixels(max_megapixels),
                 comparison=comparison or Comparison(),
             )
 

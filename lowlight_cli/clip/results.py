@@ -12,7 +12,7 @@ from lowlight_cli.video.facts import MOST_PIXELS
 _FILM, _WHOLE = Film(), Span()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClipSettings:
     """How clips are done, beyond what the model does: see the options of `lowlight video`.
 

@@ -43,7 +43,7 @@ class ZeroShot:
         return self.lr or (PAPER_RATE if self.preset == "paper" else FAST_RATE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Keep:
     """What is kept of a fit besides its picture.
 
