@@ -29,6 +29,13 @@ def is_deterministic(backend: Backend) -> None:
     assert torch.equal(backend.enhance(image), backend.enhance(image))
 
 
+def decides_beforehand_what_it_decides_at_once(backend: Backend) -> None:
+    pictures = [dark_picture(40, 52), dark_picture(40, 52) * 0.2]
+    begun = [backend.whole_enhancer(image) for image in pictures]
+    for enhance, image in zip(begun, pictures, strict=True):
+        assert torch.equal(enhance(image), backend.enhance(image))
+
+
 def says_nan_where_numbers_break(backend: Backend) -> None:
     image = dark_picture(32, 32)
     image[..., 5, 5] = torch.nan

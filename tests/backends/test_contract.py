@@ -43,6 +43,10 @@ def test_the_same_input_gives_the_same_output(backend):
     contract.is_deterministic(backend)
 
 
+def test_decides_beforehand_what_it_decides_at_once(backend):
+    contract.decides_beforehand_what_it_decides_at_once(backend)
+
+
 def test_numbers_that_break_are_not_hidden(backend):
     contract.says_nan_where_numbers_break(backend)
 
