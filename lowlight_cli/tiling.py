@@ -112,7 +112,8 @@ def _spread(length: int, count: int, side: int, multiple_of: int) -> list[int]:
     count = min(count, max(length // side, 1))
     if count == 1:
         return [room // 2 // multiple_of * multiple_of]
-    return [room * index // (count - 1) // multiple_of * multiple_of for index in range(count)]
+    places = (room * index // (count - 1) // multiple_of * multiple_of for index in range(count))
+    return list(dict.fromkeys(places))  # small squares may begin at the same multiple
 
 
 def _fade(overlap: int) -> Tensor:
