@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TextIO
 
 from lowlight_cli.atomic import preserve_times
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.enhancer import Enhancer, Progress
-from lowlight_cli.errors import InputError, LowlightError
+from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import (
     Animation,
     Frame,
@@ -159,7 +160,7 @@ class _Line:
                     self._on_tile(index + 1, animation.frames)
                 yield replace(frame, picture=enhanced.picture)
 
-        target = job.output if job.output is not None else sys.stdout.buffer
+        target = job.output if job.output is not None else _open_stream(sys.stdout, "output").buffer
         return write_frames(
             frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
         )
@@ -173,8 +174,15 @@ class _Line:
                 yield failed_result(described, error)
 
 
+def _open_stream(stream: TextIO | None, what: str) -> TextIO:
+    """Return a standard stream; raises OutputError when whoever started us has closed it."""
+    if stream is None:
+        raise OutputError(f"standard {what} is closed")
+    return stream
+
+
 def _load(job: Job, pixel_budget: int | None) -> _Loaded:
-    source = job.input if job.input is not None else sys.stdin.buffer.read()
+    source = job.input if job.input is not None else _open_stream(sys.stdin, "input").buffer.read()
     facts = probe(source, pixel_budget=pixel_budget)
     if facts.frames > _MOST_FRAMES:
         raise InputError(f"it has {facts.frames} frames, more than {_MOST_FRAMES}; `lowlight video` does films")
@@ -187,8 +195,9 @@ def _load(job: Job, pixel_budget: int | None) -> _Loaded:
 
 def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[str, ...]:
     if job.output is None:
-        warnings = write_picture(result, sys.stdout.buffer, encoding=batch.encoding)
-        sys.stdout.buffer.flush()
+        stream = _open_stream(sys.stdout, "output").buffer
+        warnings = write_picture(result, stream, encoding=batch.encoding)
+        stream.flush()
         return warnings
     warnings = write_picture(result, job.output, encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:

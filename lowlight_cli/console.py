@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -122,5 +123,6 @@ def _shortened(name: str, room: int = 40) -> str:
 
 
 def _printable(text: str, encoding: str) -> str:
-    """Escape what the terminal's encoding cannot show, and undecodable bytes of file names."""
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    """Escape what the terminal's encoding cannot show, undecodable bytes of file names, and what would steer it."""
+    shown = "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one != "\n" else one for one in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)

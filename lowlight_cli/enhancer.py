@@ -56,8 +56,11 @@ class Enhanced:
 class Enhancer:
     """A model on a device, ready for any number of pictures. Not for several threads at once."""
 
-    def __init__(self, model: str, load: Callable[[torch.dtype], Backend], compute: Compute) -> None:
+    def __init__(
+        self, model: str, load: Callable[[torch.dtype], Backend], compute: Compute, *, made_of: str = ""
+    ) -> None:
         self.model = model
+        self.made_of = made_of or model  # equal for equal networks only, where a name is not
         self.device = choose_device(compute.device)
         check_compiling(compute.compile, self.device.type)
         self.compiling = compute.compile
@@ -263,7 +266,9 @@ class Model:
                 compiling=compute.compile,
             )
 
-        enhancer = Enhancer(self.name, load, replace(compute, precision=precision))
+        digest = "" if self.weights is None else self.weights.sha256
+        made_of = repr((self.backend, digest, sorted(self.network.items()), self.denoise))
+        enhancer = Enhancer(self.name, load, replace(compute, precision=precision), made_of=made_of)
         enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
         return enhancer
 

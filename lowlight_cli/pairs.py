@@ -60,6 +60,9 @@ def find_pairs(low: Path, reference: Path, *, split: Split | None = None) -> Pai
             raise SettingsError(f"there is no file or folder {str(path)!r}")
     if low.is_file() and reference.is_file():
         return Pairs((Pair(low, reference, low.stem),))
+    for path in (low, reference):
+        if path.is_file():
+            raise SettingsError(f"{str(path)!r} is a file; pairs are two files or two folders")
     if low.samefile(reference):
         return _find_data_sets(low, split)
     found = _match(low, reference, prefix="")

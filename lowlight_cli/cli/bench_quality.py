@@ -15,6 +15,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.pairs import Split, find_pairs
+from lowlight_cli.paths import require_free, require_own_names
 from lowlight_cli.settings import Compute
 
 if TYPE_CHECKING:
@@ -48,9 +49,12 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
     names = [cast("ScoreName", opt.one_of(name, ("lpips", "brisque"), "--score")) for name in wanted.scores]
     if names and wanted.offline:
         raise SettingsError("--score fetches weights of its own, so it does not go with --offline")
-    if sheet and sheet.exists() and not wanted.overwrite:
-        raise SettingsError(f"{sheet} exists; --overwrite replaces it")
     found = find_pairs(*wanted.pairs, split=wanted.split)
+    if sheet:
+        require_free(sheet, overwrite=wanted.overwrite)
+    sources = [path for pair in found.pairs for path in (pair.low, pair.reference)]
+    sources += [*found.unpaired_low, *found.unpaired_reference, *wanted.weights]
+    require_own_names([path for path in (sheet, wanted.report) if path is not None], inputs=sources)
     from lowlight_cli.metrics import load_score
     from lowlight_cli.quality import load_methods, measure_samples, samples_of, summarise, write_quality_sheet
 

@@ -7,6 +7,7 @@ from typing import cast, get_args
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, looking, named_inputs, only_results, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import part_plan, plan_jobs, read_shard
 from lowlight_cli.settings import DEFAULT_MODEL, Comparison, Compute, Encoding, Engine, Metadata, Tone
 
@@ -80,6 +81,8 @@ def enhance(
         beside=() if report is None else (report,),
         overwrite=overwrite,
     )
+    if as_json and not dry_run and any(job.output is None for job in plan.jobs):
+        raise SettingsError("--json and the picture cannot both go to standard output; give --output a file name")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)

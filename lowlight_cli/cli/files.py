@@ -29,6 +29,8 @@ def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separ
     """Return the inputs of the command line and of `--files-from`; raises SettingsError."""
     named: list[str | Path] = list(inputs or [])
     if files_from is not None:
+        if files_from == "-" and sys.stdin is None:
+            raise SettingsError("--files-from -: standard input is closed")
         source = sys.stdin.buffer if files_from == "-" else Path(files_from)
         named += read_file_list(source, null_separated=null_separated)
     elif null_separated:

@@ -172,6 +172,7 @@ MaxPixels = Annotated[
     typer.Option(
         "--max-megapixels",
         min=0.001,
+        max=1e6,
         help="Refuse larger pictures before decoding.",
         show_default="what memory allows",
         rich_help_panel=_COMPUTE,

@@ -94,6 +94,7 @@ def train(
     training, held_out = _load(clean, pairs, wanted)
     named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
     run = Run(output, f"{training.count} of {named}", device, save_every, validate_every, report_every, workers)
+    run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
         events = journaled(run_training(wanted, training, held_out, run=run), output)
         _follow(events, show, as_json=as_json)

@@ -1,6 +1,6 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.paths import Plan, Variant, part_plan, plan_jobs, read_shard
+from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
 from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
@@ -161,9 +161,9 @@ def zero_shot(
         beside=[*keep.records, *([] if report is None else [report])],
         overwrite=overwrite,
     )
-    _refuse_unclear(plan, keep, shared=shared)
-    if plan.jobs and not overwrite:
-        _refuse_existing(keep.records)
+    _refuse_unclear(plan, keep, shared=shared, overwrite=overwrite)
+    for path in keep.records if plan.jobs else ():
+        require_free(path, overwrite=overwrite)
     if shared and (shard is not None or spread.kind != "local" or device == "cuda:all"):
         raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
@@ -201,21 +201,26 @@ def zero_shot(
         results.close()
 
 
-def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool) -> None:
+def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool, overwrite: bool) -> None:
     several = len(plan.jobs) + len(plan.skipped) > 1
     if several and not shared and (keep.weights or keep.log):
         raise SettingsError("--save-weights and --log take one photo, or several with --shared")
     if any(job.input is None or job.output is None for job in plan.jobs):
         raise SettingsError("zero-shot reads and writes files, not - streams")
+    if keep.preview_folder is not None:
+        _refuse_lost_previews(plan, keep.preview_folder, overwrite=overwrite)
+
+
+def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder where previews would take one another's names, or a photo's, or without leave any file's."""
     stems = [job.output.stem for job in plan.jobs if job.output is not None]
-    if keep.preview_every and len(set(stems)) < len(stems):
+    if len(set(stems)) < len(stems):
         raise SettingsError("--preview-dir takes previews of photos whose results have different names")
-
-
-def _refuse_existing(records: Sequence[Path]) -> None:
-    for path in records:
-        if path.exists():
-            raise SettingsError(f"{path} exists already; use --overwrite to replace it")
+    places = {job.input.parent.resolve() for job in (*plan.jobs, *plan.skipped) if job.input is not None}
+    if folder.resolve() in places:
+        raise SettingsError(f"--preview-dir takes a folder of its own, and {str(folder)!r} holds the photos")
+    if plan.jobs and not overwrite and is_folder(folder) and any(folder.iterdir()):
+        raise SettingsError(f"--preview-dir: {str(folder)!r} holds files; use --overwrite to replace those of one name")
 
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":

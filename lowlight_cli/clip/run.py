@@ -38,7 +38,7 @@ def enhance_clips(
     `prepare` gives each clip its enhancer: `ready(enhancer)` the same one to all, a fit its own. Raises SettingsError
     for an encoder's option that cannot be meant, for it would fail every clip.
     """
-    for job in jobs:
+    for number, job in enumerate(jobs):
         assert job.input is not None
         assert job.output is not None
         blank = ClipResult(name_of(job.input), name_of(job.output), "failed")
@@ -49,9 +49,9 @@ def enhance_clips(
             work = ClipWork(facts, job.output, enhancer, settings)
             yield from work.run()
             result = work.result(blank, seconds=time.perf_counter() - started)
-        except SettingsError:
-            raise
         except (LowlightError, RuntimeError, MemoryError) as error:
+            if isinstance(error, SettingsError) and number == 0:  # what the first clip refuses, all may
+                raise
             if not isinstance(error, LowlightError) and not is_out_of_memory(error):
                 raise
             told = error if isinstance(error, LowlightError) else ResourceError(_NO_ROOM)

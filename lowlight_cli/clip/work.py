@@ -31,7 +31,7 @@ from lowlight_cli.results import name_of
 from lowlight_cli.sheet import Cell, write_sheet
 from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.encoders import plan_film
+from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import Ahead, Behind
 from lowlight_cli.video.reading import ClipFrame, ClipReader
@@ -60,6 +60,7 @@ class ClipWork:
         self._done = self._steadied = self._resumed_at = 0
         self._end = 0
         self._sheet: list[list[Cell]] = []
+        self._shown = 0  # how many of its moments have passed
         self._warnings: list[str] = []
         self._codec = ""
         self._sheet_path = variant_path(target, "sheet")
@@ -82,6 +83,11 @@ class ClipWork:
             end = self._end * self._facts.time_base
             verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end)
             self._warnings += [*reader.warnings, *writer.tracks.warnings]
+        if film.pixel_aspect != 1 and film.encoder not in TELLING_THEIR_SHAPE and self._container in ("webm", "mkv"):
+            self._warnings.append(
+                f"its pixels are not square, and {self._container} with {film.encoder} is written without saying so; "
+                "--codec h264 or --format mp4 keeps their shape"
+            )
         if self._facts.has_alpha:
             self._warnings.append("transparency has no place in the result and is left out")
         self._finish()
@@ -184,7 +190,13 @@ class ClipWork:
         count, seconds = self._settings.contact_sheet, self._facts.seconds
         length = min(filter(None, (seconds, self._settings.span.end)), default=Fraction(1)) - self._settings.span.start
         moment = frame.shown * self._facts.time_base
-        if len(self._sheet) < count and moment >= length * Fraction(2 * len(self._sheet) + 1, 2 * count):
+        due = [place for place in range(count) if moment >= length * Fraction(2 * place + 1, 2 * count)]
+        if len(due) > self._shown:
+            is_late = self._resumed_at and not self._shown and len(due) > 1  # its moments lie in what was done before
+            self._shown = len(due)
+            if is_late:
+                self._warnings.append("the contact sheet begins where an earlier run ended")
+                return
             label = f"{float(moment + self._settings.span.start):.2f} s"
             before, after = (_thumbnail(one) for one in (frame.pixels, pixels))
             self._sheet.append([Cell(before, f"{label}, before"), Cell(after, f"{label}, after")])
@@ -215,7 +227,7 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
         raise InputError(f"the file cannot be read: {error.strerror or error}") from error
     tile, at_once = enhancer.tile_size(facts.height, facts.width), enhancer.at_once(facts.height, facts.width)
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
-    computed = (enhancer.model, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, at_once)
+    computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, at_once)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
 
 

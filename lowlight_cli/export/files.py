@@ -1,5 +1,6 @@
 """Export to a file: beside its name, read back and held against the network, and only then under its name."""
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -115,7 +116,9 @@ def _load_onnx(part: Path) -> Run:
 def _write_torchscript(graph: nn.Module, part: Path, described: dict[str, str]) -> None:
     with warnings.catch_warnings(action="ignore"):  # tracing is deprecated in favour of formats that need this torch
         traced = torch.jit.trace(graph.eval(), (_picture((64, 96), 0.1),), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(part), _extra_files={"lowlight.json": json.dumps(described)})
+        content = io.BytesIO()  # torch's own writer aborts the process on a full disk
+        torch.jit.save(traced, content, _extra_files={"lowlight.json": json.dumps(described)})
+    part.write_bytes(content.getbuffer())
 
 
 def _load_torchscript(part: Path) -> Run:

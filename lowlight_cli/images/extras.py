@@ -67,7 +67,7 @@ def read_raw(source: Source, pixel_budget: int) -> Picture:
     rawpy = require("RAW")
     with _raw_photo(source) as photo:
         if photo.sizes.width * photo.sizes.height > pixel_budget:
-            raise InputError(f"it has more than {pixel_budget / 1e6:.0f} million pixels")
+            raise InputError(f"it has more than {pixel_budget / 1e6:.3g} million pixels")
         pixels = photo.postprocess(
             output_bps=16,
             use_camera_wb=True,

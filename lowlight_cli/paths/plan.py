@@ -104,7 +104,8 @@ def plan_jobs(
     found, own = part_own_results(search.distinct(), suffixes={DEFAULT_SUFFIX, suffix or DEFAULT_SUFFIX})
     naming = Naming(target, media, suffix=suffix, format=wanted, model=model)
     jobs = _name_results(found, naming, variants)
-    _require_own_names(beside, jobs)
+    written = [path for job in jobs.values() for path in job.files]
+    require_own_names(beside, inputs=[one.path for one in jobs], results=written)
     todo, skipped, more_own = _part_existing(jobs, overwrite=overwrite)
     return Plan(
         jobs=tuple(todo),
@@ -175,20 +176,27 @@ def _require_folders(paths: Iterable[Path]) -> None:
         refuse_unless(is_folder(nearest), f"{quoted(nearest)} is no folder, so no result can go below it")
 
 
-def _require_own_names(beside: Sequence[Path], jobs: Mapping[Found, Job]) -> None:
-    """Refuse files besides the results that are a folder, an input, a result or one another."""
-    inputs = {one.device_and_inode: one.path for one in jobs}
-    named = {("result", path): path for job in jobs.values() for path in job.files}
-    named |= {(f"file {place}", path): path for place, path in enumerate(beside)}
-    owners: dict[str, Path] = {}
-    for (what, path), key in _output_keys(named).items():
-        facts = facts_of(path) if what != "result" else None
+def require_own_names(beside: Sequence[Path], *, inputs: Iterable[Path] = (), results: Iterable[Path] = ()) -> None:
+    """Refuse files besides the results that are a folder, an input, a result or one another; raises SettingsError."""
+    victims = {(facts.st_dev, facts.st_ino): path for path in inputs if (facts := facts_of(path))} if beside else {}
+    named = {("result", str(place)): path for place, path in enumerate(results)} if beside else {}
+    named |= {("beside", str(place)): path for place, path in enumerate(beside)}
+    taken: set[str] = set()
+    for (what, _), key in _output_keys(named).items():
+        path = named[what, _]
+        facts = facts_of(path) if what == "beside" else None
+        refuse_unless(bool(path.name), f"{quoted(path)} is no name for a file")
         refuse_unless(facts is None or not stat.S_ISDIR(facts.st_mode), f"{quoted(path)} is a folder, not a file")
-        victim = inputs.get((facts.st_dev, facts.st_ino)) if facts else None
+        victim = victims.get((facts.st_dev, facts.st_ino)) if facts else None
         refuse_unless(victim is None, f"{quoted(path)} would replace the input {quoted(victim or path)}")
-        refuse_unless(key not in owners, f"two files would become {quoted(path)}; give each a name of its own")
-        owners[key] = path
+        refuse_unless(key not in taken, f"two files would become {quoted(path)}; give each a name of its own")
+        taken.add(key)
     _require_folders(beside)
+
+
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there already, unless it may be replaced; raises SettingsError."""
+    refuse_unless(overwrite or not facts_of(path), f"{quoted(path)} exists already; use --overwrite to replace it")
 
 
 def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[Job], list[Job], list[Path]]:

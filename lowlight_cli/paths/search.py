@@ -50,6 +50,7 @@ class Search:
 
         A string that names no file is expanded if it holds `*`, `?` or `[`, as not every shell does.
         """
+        refuse_unless(item != "", "an input has no name: it is empty")  # as an unset variable of a shell is
         path = Path(item)
         facts = facts_of(path)
         if facts is None:

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 
 from lowlight_cli.atomic import atomic_file, write_atomically
-from lowlight_cli.errors import OutputError
+from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.train.events import Event, Record, Validation, as_record
 
 _SIZE, _MARGIN = (900, 520), 60
@@ -47,13 +47,17 @@ def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
 def _records_before(log: Path, step: int) -> list[Record]:
     """Read the complete lines of a log that lie before a step."""
     records: list[Record] = []
-    for line in log.read_text("utf-8").splitlines() if log.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:  # cut short by a kill
-            continue
-        if record["step"] < step:
-            records.append(record)
+    try:
+        lines = log.read_text("utf-8").splitlines() if log.exists() else []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:  # cut short by a kill
+                continue
+            if record["step"] < step and record["event"]:
+                records.append(record)
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise SettingsError(f"{log} is no training's log; give --output another folder") from error
     return records
 
 

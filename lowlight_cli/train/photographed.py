@@ -48,7 +48,10 @@ class PhotographedPair:
 
 
 def _read(path: Path) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(read_picture(path).srgb()))
+    try:
+        return torch.from_numpy(np.ascontiguousarray(read_picture(path).srgb()))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def load_pairs(low: Path, reference: Path) -> tuple[Sources, Sources]:

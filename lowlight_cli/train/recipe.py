@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from lowlight_cli.degrade import Camera
 from lowlight_cli.errors import SettingsError
 
 T = TypeVar("T")
+
+_SMALLEST_CROP = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class NetworkRecipe:
     def __post_init__(self) -> None:
         if self.unshuffle not in (1, 2):
             raise SettingsError("recipe: unshuffle is 1 or 2")
+        blocks = (self.middle_blk_num_enc, self.middle_blk_num_dec, *self.enc_blk_nums, *self.dec_blk_nums)
+        if not self.enc_blk_nums or len(self.enc_blk_nums) != len(self.dec_blk_nums) or min(blocks) < 0:
+            raise SettingsError("recipe: enc_blk_nums and dec_blk_nums are as many numbers, one or more, none below 0")
+        if self.width < 1 or min(*self.dilations, *self.encoder_dilations, self.csf_reduction, 1) < 1:
+            raise SettingsError("recipe: width, dilations and csf_reduction are 1 or more")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,10 @@ class Stage:
     crop: int
     batch: int
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or self.crop < _SMALLEST_CROP:
+            raise SettingsError(f"recipe: a stage has 1 step, 1 crop of {_SMALLEST_CROP} pixels a batch, or more")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -116,6 +128,10 @@ class Schedule:
     stages: tuple[Stage, ...] = (Stage(1000, 96, 8),)
     warm_up: int = 50
     decay: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise SettingsError("recipe: stages are tables of steps, crop and batch, one or more")
 
     @property
     def steps(self) -> int:
@@ -143,6 +159,10 @@ class Recipe:
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
     schedule: Schedule = field(default_factory=Schedule)
     camera: Camera = field(default_factory=Camera)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
+            raise SettingsError(f"recipe: the name {self.name!r} is not of letters, digits, '.', '_' and '-'")
 
     @property
     def digest(self) -> str:

@@ -22,7 +22,7 @@ from lowlight_cli.degrade import (
     scene_of_photo,
     take,
 )
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.images import read_picture
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import Recipe
@@ -128,7 +128,10 @@ class Panorama:
 
 def _read_photo(path: Path) -> NDArray[np.uint8]:
     """Read any picture we can decode as 8-bit sRGB `(h, w, 3)`; raises InputError."""
-    planes = read_picture(path).srgb()
+    try:
+        planes = read_picture(path).srgb()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return np.rint(planes.transpose(1, 2, 0) * 255).astype(np.uint8)
 
 

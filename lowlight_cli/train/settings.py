@@ -1,5 +1,6 @@
 """What a caller of `train` may choose besides the recipe. No torch here: the command line reads the defaults."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,3 +29,14 @@ class Run:
             raise SettingsError("a training saves, validates and reports every 1 step or more")
         if self.workers is not None and self.workers < 0:
             raise SettingsError("--workers is 0 or more")
+
+    def refuse_foreign_folder(self, recipe: str, data: Iterable[Path]) -> None:
+        """Refuse an `output` whose files are no training's, or that lies within the pictures; raises SettingsError."""
+        for folder in data:
+            if self.output.resolve().is_relative_to(folder.resolve()):
+                raise SettingsError(f"{self.output} lies among the pictures of {folder}; give --output another folder")
+        if any((self.output / name).exists() for name in ("checkpoint.pt", "log.jsonl")):
+            return
+        for name in ("curve.png", "preview.png", f"{recipe}.safetensors"):
+            if (self.output / name).exists():
+                raise SettingsError(f"{self.output / name} is there and no training is; give --output another folder")

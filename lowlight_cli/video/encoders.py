@@ -45,6 +45,9 @@ ENCODERS = {
     )
 }  # fmt: skip
 
+TELLING_THEIR_SHAPE = ("libx264", "libx265", "mpeg4", "mpeg2video")
+"""Encoders that write the shape of pixels into the film itself; for others the container must tell it."""
+
 # What a container holds at all, where it is choosy.
 _CONTAINER_CODECS = {"webm": ("vp9", "av1", "vp8"), "flv": ("h264",), "3gp": ("h264",), "ts": ("h264", "hevc")}
 

@@ -135,7 +135,7 @@ def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
         film = find_film(container)
         pixels = film.codec_context.width * film.codec_context.height
         if pixels > most_pixels:
-            raise InputError(f"its film has {pixels / 1e6:.0f} megapixels, more than --max-megapixels allows")
+            raise InputError(f"its film has {pixels / 1e6:.3g} megapixels, more than --max-megapixels allows")
         return _facts(path, container, film, _first_frame(container, film))
 
 
@@ -165,11 +165,13 @@ def _facts(path: Path, container: InputContainer, film: VideoStream, frame: Vide
         raise InputError(
             "it is HDR with the PQ curve, which enhancement would flatten; convert it to ordinary video (SDR) first"
         )
-    aspect = film.codec_context.sample_aspect_ratio or film.sample_aspect_ratio or Fraction(1)
+    aspect = film.sample_aspect_ratio or film.codec_context.sample_aspect_ratio or Fraction(1)  # the container's first
     time_base = film.time_base or Fraction(1, 1000)
     stated = film.duration * time_base if film.duration else None
     length = stated or (Fraction(container.duration, av.time_base) if container.duration else None)
     start = Fraction(container.start_time or 0, av.time_base)
+    if length and container.format.name.startswith("matroska"):  # which counts from zero, wherever its clip begins
+        length = max(length - max(start, Fraction(0)), Fraction(0)) or None
     has_alpha = any(component.is_alpha for component in components) or film.metadata.get("alpha_mode") == "1"
     return ClipFacts(
         path=path,

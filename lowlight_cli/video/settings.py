@@ -38,6 +38,9 @@ class Span:
             raise SettingsError("--end lies after --start")
 
 
+_LONGEST = 10**7  # seconds, four months: no clip is longer, and ffmpeg counts in 64 bits
+
+
 def read_time(text: str, option: str) -> Fraction:
     """Read seconds or `[HH:]MM:SS.mmm` exactly; raises SettingsError naming the option."""
     parts = text.split(":")
@@ -50,6 +53,8 @@ def read_time(text: str, option: str) -> Fraction:
             if ("." in part and not is_last) or (place and Fraction(part) >= 60):
                 raise ValueError
             seconds = seconds * 60 + Fraction(part)
+        if seconds > _LONGEST:
+            raise ValueError
     except ValueError:
         raise SettingsError(f"{option} is a number of seconds or [HH:]MM:SS.mmm, not {text!r}") from None
     return seconds

@@ -1,5 +1,6 @@
 """Fit photos that lie in files: results, weights, previews, logs; a photo that fails is a result, not the end."""
 
+import itertools
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -116,7 +117,8 @@ class ZeroShotFiles:
         try:
             self._write_records(state)
         except LowlightError as error:
-            return result if result.error else failed_result(result, error)
+            told = type(error)(f"the picture is written, and what tells of its fit is not: {error}")
+            return result if result.error else failed_result(result, told)
         return result
 
     def _write_records(self, state: Mapping[str, Tensor]) -> None:
@@ -159,9 +161,9 @@ class ZeroShotFiles:
     def _write_latest(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
         for job, photo in photos:
             if job.output is not None:
-                path = job.output.with_name(f"{job.output.stem}.step{number}{job.output.suffix}")
+                path = _free(job.output.with_name(f"{job.output.stem}.step{number}{job.output.suffix}"))
                 result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
-                write_picture(result, path, encoding=self._batch.encoding, overwrite=True)
+                write_picture(result, path, encoding=self._batch.encoding)
 
     def _write_previews(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
         folder = self._keep.preview_folder
@@ -189,3 +191,9 @@ class ZeroShotFiles:
 
     def _enhancer(self, state: Mapping[str, Tensor], *, denoise: float) -> Enhancer:
         return fitted_enhancer(state, self._compute, denoise=denoise)
+
+
+def _free(path: Path) -> Path:
+    """Return the path, or the first one like it that names no file: nobody can be asked at an interrupt."""
+    names = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in itertools.count(2))
+    return path if not path.exists() else next(name for name in names if not name.exists())

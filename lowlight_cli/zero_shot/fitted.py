@@ -1,5 +1,6 @@
 """Fitted weights as a model like any other."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,4 +15,8 @@ MODEL: Final = "zeroig-fitted"
 
 def fitted_enhancer(state: Mapping[str, Tensor], compute: Compute, *, denoise: float) -> Enhancer:
     """Return what enhances with a fit's state dict; raises DeviceError for a device that is not there."""
-    return Model(MODEL, "zeroig", WeightsFile(dict(state), {}, MODEL), denoise=denoise).on(compute)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    weights = WeightsFile(dict(state), {}, digest.hexdigest())
+    return Model(MODEL, "zeroig", weights, denoise=denoise).on(compute)

@@ -29,6 +29,8 @@ class ZeroShot:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:
             raise SettingsError("--epochs is at least 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise SettingsError("--seed is 0 or more, and less than 2^63")
         if self.lr is not None and not 0 < self.lr <= 1:
             raise SettingsError("--lr lies between 0 and 1")
 
@@ -64,6 +66,9 @@ class Keep:
     def __post_init__(self) -> None:
         if (self.preview_every > 0) != (self.preview_folder is not None):
             raise SettingsError("--preview-every and --preview-dir belong together")
+        for path in (self.weights, self.log):
+            if path is not None and not path.name:
+                raise SettingsError(f"{str(path)!r} is no name for a file: --save-weights and --log need one")
 
     @property
     def curve(self) -> Path | None:
