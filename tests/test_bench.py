@@ -442,3 +442,20 @@ def test_the_whole_bench_of_the_embedded_default_runs(tmp_path):
         "zero-shot",
         "zero-shot",
     ]
+
+
+def test_sheets_and_charts_do_not_replace_what_they_are_made_of(tmp_path):
+    for side in ("low", "high"):
+        (tmp_path / side).mkdir()
+        Image.new("RGB", (20, 16), (9, 9, 9)).save(tmp_path / side / "a.png")
+    before = (tmp_path / "high" / "a.png").read_bytes()
+    pairs = ("--pairs", tmp_path / "low", tmp_path / "high", "--model", "identity", "--overwrite")
+    assert bench(*pairs, "--sheet", tmp_path / "high" / "a.png").exit_code == 2
+    assert bench(*pairs, "--sheet", tmp_path / "a.html", "--report", tmp_path / "a.html").exit_code == 2
+    assert (tmp_path / "high" / "a.png").read_bytes() == before
+    (tmp_path / "old.json").write_text("old")
+    assert bench("--compare", tmp_path / "old.json", "--plot", tmp_path / "old.json", "--overwrite").exit_code == 2
+    assert (tmp_path / "old.json").read_text() == "old"
+    mixed = bench("--pairs", tmp_path / "low" / "a.png", tmp_path / "high")
+    assert mixed.exit_code == 2
+    assert "two files or two folders" in mixed.stderr

@@ -344,3 +344,29 @@ def test_times_are_preserved_on_request(tmp_path):
     os.utime(source, ns=(10**18, 10**18))
     assert identity(source, "--preserve-times").exit_code == 0
     assert (tmp_path / "a_lowlight.png").stat().st_mtime_ns == 10**18
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[""], ["a.png", ""], ["a.png", "-o", "-", "--json"], ["a.png", "--max-megapixels", "inf"]],
+)
+def test_what_a_script_gets_wrong_is_refused_before_any_work(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    ran = identity(*arguments)
+    assert ran.exit_code == 2
+    assert ran.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(("redirection", "words"), [(">&-", "a.png -o -"), ("<&-", "- -o b.png")])
+def test_a_closed_stream_is_one_sentence(tmp_path, redirection, words):
+    picture(tmp_path / "a.png")
+    command = f"{sys.executable} -m lowlight_cli enhance --model identity -q {words} {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    ran = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "closed" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -7,6 +7,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lowlight_cli.cli.train import train
+from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.train.recipe import parse_recipe
 
 RECIPE = """
 name = "tiny"
@@ -63,3 +65,58 @@ def test_what_to_train_on_must_be_said_once(words):
     result = run(*words)
     assert result.exit_code != 0
     assert "give --clean DIR or --pairs LOW REFERENCE" in str(result.exception)
+
+
+def refused(folder, *words):
+    """Run from the folder; return the sentence, having seen that nothing changed."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(LowlightError) as refusal:
+        run_raising("--recipe", folder / "tiny.toml", "--device", "cpu", "-q", *words)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    return str(refusal.value)
+
+
+def run_raising(*words):
+    result = run(*words)
+    if result.exception:
+        raise result.exception
+
+
+def test_a_training_keeps_out_of_the_pictures_and_of_what_others_wrote(folder):
+    assert "among the pictures" in refused(folder, "--clean", folder / "clean", "-o", folder / "clean")
+    assert "among the pictures" in refused(folder, "--clean", folder / "clean", "-o", folder / "clean" / "run")
+    (folder / "other").mkdir()
+    (folder / "other" / "preview.png").write_bytes(b"mine")
+    assert "no training is" in refused(folder, "--clean", folder / "clean", "-o", folder / "other")
+    (folder / "log").mkdir()
+    for content in ('{"a": 1}', "5", '{"step": 1}'):
+        (folder / "log" / "log.jsonl").write_text(content)
+        assert "no training's log" in refused(folder, "--clean", folder / "clean", "-o", folder / "log")
+    (folder / "log" / "log.jsonl").write_bytes(b"\xff\xfe")
+    assert "no training's log" in refused(folder, "--clean", folder / "clean", "-o", folder / "log")
+
+
+def test_a_picture_that_cannot_be_read_is_named(folder):
+    whole = next((folder / "clean").glob("*.png"))
+    (folder / "clean" / "cut.png").write_bytes(whole.read_bytes()[:-200])
+    assert "cut.png" in refused(folder, "--clean", folder / "clean", "-o", folder / "run")
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [
+        ("name", '"../evil"'),
+        ("network.width", "0"),
+        ("network.enc_blk_nums", "[]"),
+        ("network.enc_blk_nums", "[1, 1]"),
+        ("network.dilations", "[0]"),
+        ("schedule.stages", "[]"),
+        ("schedule.stages", "[5]"),
+        ("schedule.stages", "[{ steps = 0, crop = 32, batch = 2 }]"),
+        ("schedule.stages", "[{ steps = 3, crop = 0, batch = 2 }]"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_one_sentence(setting, wrong):
+    text = f"{setting} = {wrong}\n" if setting == "name" else f'name = "x"\n{setting} = {wrong}\n'
+    with pytest.raises(SettingsError, match="recipe"):
+        parse_recipe(text)

@@ -195,7 +195,7 @@ def test_a_missing_library_is_one_sentence_that_says_what_to_install(tmp_path, m
         (["--format", "torchscript", "--model", "nosuch"], 2, "nosuch"),
         (["--format", "torchscript", "--denoise", "0.5"], 2, "--denoise"),
         (["--format", "torchscript", "--weights", "nowhere.pt"], 3, "nowhere.pt"),
-        (["--format", "torchscript", "-o", "/dev/null/net.pt"], 1, "/dev/null"),
+        (["--format", "torchscript", "-o", "/dev/null/net.pt"], 2, "/dev/null"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(tmp_path, monkeypatch, arguments, code, said):
@@ -204,3 +204,13 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path, monkeypatch, argument
     assert (ran.exit_code, "Traceback" in ran.output) == (code, False), ran.output
     assert said in ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_that_are_exported_are_not_replaced(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mine.pt"
+    own.write_bytes(weights.read_bytes())
+    ran = lowlight("export", "--weights", own, "--format", "torchscript", "--overwrite")
+    assert ran.exit_code == 2
+    assert "mine.pt" in ran.stderr
+    assert own.read_bytes() == weights.read_bytes()

@@ -22,6 +22,7 @@ from threadcount import torch_threads
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli import app
 from lowlight_cli.cli.video import _line
 from lowlight_cli.clip import ClipProgress, ClipSettings
@@ -34,6 +35,7 @@ from lowlight_cli.video.facts import Turn, turn_of_matrix
 from lowlight_cli.video.flow import Ahead
 from lowlight_cli.video.reading import ClipFrame
 from lowlight_cli.video.segments import Segment, SegmentStore
+from lowlight_cli.weights_file import write_weights
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "video"
 QUICK = ("--preset", "ultrafast", "--crf", "4")
@@ -540,3 +542,40 @@ def test_segments_of_another_run_are_thrown_away(tmp_path):
     assert first.finished() == 0
     other.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_that_does_not_begin_at_zero_does_not_break_off(tmp_path):
+    source = make_clip(tmp_path / "late.mkv", times=range(5 * 25, 5 * 25 + 50), sound=None)
+    ran = identity(source, "--json")
+    (told,) = map(json.loads, ran.stdout.splitlines())
+    assert (told["frames"], told["warnings"]) == (50, [])
+    assert told["duration"] == pytest.approx(2, abs=0.05)
+
+
+def test_the_shape_of_pixels_is_the_containers_where_both_tell_one(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", codec="libsvtav1", aspect=Fraction(4, 3), sound=None)
+    seen = done(source, "--codec", "h264")
+    assert seen.aspect == Fraction(4, 3)
+    ran = identity(source, "-o", tmp_path / "b.webm", "--codec", "vp9", "--json")
+    (told,) = map(json.loads, ran.stdout.splitlines())
+    assert "not square" in told["warnings"][0]
+
+
+def test_an_option_that_a_later_clip_cannot_have_fails_that_clip_alone(tmp_path):
+    for name, codec in (("a.mp4", "libx264"), ("b.webm", "libvpx-vp9"), ("c.mp4", "libx264")):
+        make_clip(tmp_path / name, codec=codec, sound=None, frames=4)
+    ran = identity(tmp_path, "--pix-fmt", "gray", "--json")
+    assert ran.exit_code == 1
+    told = [json.loads(line)["status"] for line in ran.stdout.splitlines()]
+    assert told == ["done", "failed", "done"]
+
+
+def test_networks_of_one_name_are_told_apart(tmp_path):
+    made_of = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        write_weights(folder / "mine.safetensors", DarkIR(width=8).state_dict(), {})
+        made_of.add(load_enhancer("mine", weights=folder / "mine.safetensors", compute=Compute("cpu")).made_of)
+    assert len(made_of) == 2

@@ -33,7 +33,7 @@ from lowlight_cli.settings import Compute, Encoding
 from lowlight_cli.tiling import TensorSource
 from lowlight_cli.tone import to_encoded, to_linear
 from lowlight_cli.weights_file import WeightsFile, read_weights
-from lowlight_cli.zero_shot.files import ZeroShotFiles
+from lowlight_cli.zero_shot.files import ZeroShotFiles, _free
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import INITIAL_WEIGHTS, Fit, Step, exposure_gain
 from lowlight_cli.zero_shot.pretrain import Pretraining, draw_batch
@@ -466,3 +466,26 @@ def read_rgb(path: Path) -> Tensor:
 
 def luma(picture: Tensor) -> Tensor:
     return (picture * picture.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1)
+
+
+def test_previews_do_not_go_where_photos_or_other_files_lie(tmp_path: Path):
+    photo = save_photo(tmp_path / "x.png", darkened(scene()))
+    own = tmp_path / "x_lowlight.step1.png"
+    own.write_bytes(b"mine")
+    previews = ("--preview-every", "1", "--preview-dir")
+    assert zero_shot(photo, "-o", tmp_path / "out.png", *previews, tmp_path, "--overwrite").exit_code == 2
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "x.txt").write_text("mine")
+    assert zero_shot(photo, *previews, tmp_path / "p").exit_code == 2
+    assert own.read_bytes() == b"mine"
+    assert zero_shot(photo, *previews, tmp_path / "p", "--overwrite").exit_code == 0
+    assert len(list((tmp_path / "p").iterdir())) == 3
+
+
+def test_the_latest_state_takes_a_name_that_is_free(tmp_path: Path):
+    path = tmp_path / "night_lowlight.step7.png"
+    assert _free(path) == path
+    path.touch()
+    assert _free(path).name == "night_lowlight.step7_2.png"
+    _free(path).touch()
+    assert _free(path).name == "night_lowlight.step7_3.png"
