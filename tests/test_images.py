@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from lowlight_cli.errors import InputError, OutputError, SettingsError
 from lowlight_cli.images import (
@@ -686,3 +686,22 @@ def test_a_raw_photo_is_not_mistaken_for_its_thumbnail() -> None:
     with pytest.raises(InputError) as caught:
         read_picture(dng)
     assert "raw" in str(caught.value).lower()
+
+
+@pytest.mark.filterwarnings("ignore:Metadata Warning")  # what Pillow says of that tag, also as it writes it
+def test_iptc_in_a_tag_of_its_own_stays_with_a_tiff_and_with_a_jpeg(tmp_path: Path) -> None:
+    """Tag 33723; what is cut off in it costs no picture."""
+    city = b"\x1c\x02\x5a\x00\x05Paris"
+    source = tmp_path / "a.tif"
+    for content in (city[:3], city):
+        directory = TiffImagePlugin.ImageFileDirectory_v2()
+        directory[33723] = content
+        directory.tagtype[33723] = 7
+        Image.new("RGB", (20, 10)).save(source, tiffinfo=directory)
+        write_picture(read_picture(source), tmp_path / "c.tif", overwrite=True)
+    for name in ("b.tif", "b.jpg"):
+        write_picture(read_picture(source), tmp_path / name)
+    with Image.open(tmp_path / "b.jpg") as result:
+        assert IptcImagePlugin.getiptcinfo(result) == {(2, 90): b"Paris"}
+    with Image.open(tmp_path / "b.tif") as result:  # among Photoshop's resources, as JPEGs have it
+        assert result.tag_v2[34377] == b"8BIM\x04\x04\0\0\0\0\0\x0a" + city

@@ -20,6 +20,7 @@ _DESCRIPTIVE = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
     0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
 )  # fmt: skip
+_IPTC_RESOURCE, _IPTC_LONGEST = b"\x04\x04\x00\x00", 1 << 15  # its number and empty name; a data set's usual limit
 _TIFF_PHOTOSHOP = 0x8649
 _NEW_SUBFILE_TYPE = 0x00FE
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
@@ -148,10 +149,31 @@ def _hex_profile(text: str) -> bytes | None:
 
 def _photoshop_of(image: ImageFile.ImageFile) -> bytes | None:
     if image.format == "TIFF":
-        return _as_bytes(getattr(image, "tag_v2", {}).get(_TIFF_PHOTOSHOP))
+        return _as_bytes(getattr(image, "tag_v2", {}).get(_TIFF_PHOTOSHOP)) or _iptc_of(image)
     segments = [content for name, content in getattr(image, "applist", ()) if name == "APP13"]
     parts = [part.removeprefix(_PHOTOSHOP_START) for part in segments if part.startswith(_PHOTOSHOP_START)]
     return b"".join(parts) or None
+
+
+def _iptc_of(image: ImageFile.ImageFile) -> bytes | None:
+    """Return a TIFF's IPTC records, which may lie in a tag of their own, as Photoshop's resource of them.
+
+    Source: IPTC-NAA Information Interchange Model 4.2, 1.5 (data sets).
+    """
+    from PIL.IptcImagePlugin import getiptcinfo
+
+    try:
+        found = getiptcinfo(image) or {}
+    except Exception:  # damaged: Pillow raises whatever its reading of bytes makes it raise
+        return None
+    records = b""
+    for (record, number), held in sorted(found.items()):
+        for value in held if isinstance(held, list) else [held]:
+            if len(value) < _IPTC_LONGEST:
+                records += bytes((0x1C, record, number)) + len(value).to_bytes(2, "big") + value
+    if not records:
+        return None
+    return b"8BIM" + _IPTC_RESOURCE + len(records).to_bytes(4, "big") + records + bytes(len(records) % 2)
 
 
 def _dpi_of(image: ImageFile.ImageFile) -> tuple[float, float] | None:
