@@ -74,6 +74,9 @@ def enhance_files(
             yield result
             if batch.fail_fast and result.status == "failed":
                 return
+    except KeyboardInterrupt:
+        yield from line.last_written()  # it has got its name, so it must be told
+        raise
     finally:
         line.close()
 
@@ -92,6 +95,13 @@ class _Line:
         """Let writes in progress end, and start nothing more."""
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=True, cancel_futures=True)
+
+    def last_written(self) -> Iterator[FileResult]:
+        """Let writes in progress end, and yield what became of them."""
+        self.close()
+        begun = [one for one in self._writes if not one[2].cancelled()]
+        self._writes = deque(begun)
+        yield from self._written(everything=True)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[FileResult]:
         waiting = iter(jobs)

@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from lowlight_cli.batch import Batch, enhance_files
 from lowlight_cli.cli import app
+from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.paths import plan_jobs
+from lowlight_cli.settings import Compute
 
 
 def lowlight(*arguments: str | Path) -> Result:
@@ -370,3 +374,25 @@ def test_a_closed_stream_is_one_sentence(tmp_path, redirection, words):
     assert ran.returncode == 1, ran.stderr
     assert "closed" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_what_was_written_when_an_interrupt_came_is_told(tmp_path):
+    sources = [picture(tmp_path / f"{number}.png") for number in range(6)]
+    enhancer, seen = load_enhancer("identity", compute=Compute("cpu")), 0
+
+    def interrupt(done: int, total: int) -> None:
+        nonlocal seen
+        seen += done == total
+        if seen == 4:
+            raise KeyboardInterrupt
+
+    told = []
+    following = enhance_files(plan_jobs(sources).jobs, enhancer, Batch(threads=2), on_tile=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(following)  # keeps what came before
+    written = sorted(path.name for path in tmp_path.glob("*_lowlight.png"))
+    assert (
+        [Path(result.output).name for result in told]
+        == written
+        == ["0_lowlight.png", "1_lowlight.png", "2_lowlight.png"]
+    )

@@ -97,7 +97,8 @@ def train(
     run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
         events = journaled(run_training(wanted, training, held_out, run=run), output)
-        _follow(events, show, as_json=as_json)
+        if not _follow(events, show, as_json=as_json):
+            show.say(f"the training in {output} is over: all its steps were taken before")
 
 
 def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe") -> "tuple[Sources, Sources]":
@@ -111,11 +112,13 @@ def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe")
     return load_pairs(*pairs)
 
 
-def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> None:
-    """Draw every event, or print it as JSON."""
+def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> int:
+    """Draw every event, or print it as JSON; return their number."""
     from lowlight_cli.train.events import Progress, Validation, as_record
 
+    count = 0
     for event in events:
+        count += 1
         if as_json:
             typer.echo(json.dumps({"schema": 1, **as_record(event)}))
         if isinstance(event, Progress):
@@ -130,3 +133,4 @@ def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> None:
             )
         else:
             show.say(f"wrote {event.path}")
+    return count
