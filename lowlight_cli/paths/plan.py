@@ -186,6 +186,8 @@ def require_own_names(beside: Sequence[Path], *, inputs: Iterable[Path] = (), re
         path = named[what, _]
         facts = facts_of(path) if what == "beside" else None
         refuse_unless(bool(path.name), f"{quoted(path)} is no name for a file")
+        is_short = max(len(os.fsencode(name)) for name in path.parts) <= NAME_BYTES
+        refuse_unless(is_short or what == "result", f"the name is too long for most disks: {quoted(path)}")
         refuse_unless(facts is None or not stat.S_ISDIR(facts.st_mode), f"{quoted(path)} is a folder, not a file")
         victim = victims.get((facts.st_dev, facts.st_ino)) if facts else None
         refuse_unless(victim is None, f"{quoted(path)} would replace the input {quoted(victim or path)}")

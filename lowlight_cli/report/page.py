@@ -23,6 +23,7 @@ from types import MappingProxyType
 
 from lowlight_cli.atomic import atomic_file, make_folder
 from lowlight_cli.errors import OutputError, SettingsError
+from lowlight_cli.paths import facts_of, is_file
 from lowlight_cli.report.previews import Preview
 from lowlight_cli.report.words import versions_in_words, visible, without_home
 
@@ -83,16 +84,16 @@ def check_page_target(target: Path, *, overwrite: bool = False, inputs: Sequence
     """
     if target.suffix.lower() not in _ENDINGS:
         raise SettingsError(f"--report writes a page: {target} does not end with .html")
-    if not target.exists():
+    if not facts_of(target):
         return
-    if not target.is_file():
+    if not is_file(target):
         raise SettingsError(f"--report: {target} is no file")
     with suppress(OSError), target.open("rb") as file:
         if _MARK in file.read(200):
             return
     if not overwrite:
         raise SettingsError(f"--report: {target} exists and is no report; --overwrite replaces it")
-    if any(path.exists() and path.samefile(target) for path in inputs):
+    if any(facts_of(path) and path.samefile(target) for path in inputs):
         raise SettingsError(f"--report: {target} is one of the inputs")
 
 
