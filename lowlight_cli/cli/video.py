@@ -242,7 +242,7 @@ def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float 
 
 def _refuse_streams(plan: Plan) -> None:
     if any(job.input is None or job.output is None for job in plan.jobs):
-        raise SettingsError("clips are read from files and written to files, and - is neither")
+        raise SettingsError("clips are read from files and written to files, not - streams")
 
 
 def _drawn(work: "Iterable[Told]", show: Show) -> Iterator[FileResult]:

@@ -36,7 +36,7 @@ def enhance_clips(
     """Do the clips in order; yield progress, and a result for each; with `fail_fast` stop after the first failure.
 
     `prepare` gives each clip its enhancer: `ready(enhancer)` the same one to all, a fit its own. Raises SettingsError
-    for an encoder's option that cannot be meant, for it would fail every clip.
+    for an option that the first clip cannot have, for it would likely fail every clip; a later one fails alone.
     """
     for number, job in enumerate(jobs):
         assert job.input is not None
