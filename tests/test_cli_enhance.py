@@ -396,3 +396,16 @@ def test_what_was_written_when_an_interrupt_came_is_told(tmp_path):
         == written
         == ["0_lowlight.png", "1_lowlight.png", "2_lowlight.png"]
     )
+
+
+def test_results_that_are_links_to_one_file_are_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    shared = picture(tmp_path / "shared.png")
+    before = shared.read_bytes()
+    sources = [picture(tmp_path / "in" / f"{name}.png", seed=3) for name in "ab"]
+    for source in sources:
+        (tmp_path / "out" / source.name).symlink_to(shared)
+    ran = identity(*sources, "-o", f"{tmp_path}/out/", "--overwrite")
+    assert ran.exit_code == 2
+    assert "both" in ran.stderr
+    assert shared.read_bytes() == before

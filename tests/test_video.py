@@ -561,6 +561,14 @@ def test_the_shape_of_pixels_is_the_containers_where_both_tell_one(tmp_path):
     assert "not square" in told["warnings"][0]
 
 
+def test_an_encoder_that_cannot_begin_is_wrong_use(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", sound=None, frames=4)
+    ran = identity(source, "--preset", "nope")
+    assert ran.exit_code == 2
+    assert "preset=nope" in ran.stderr
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_an_option_that_a_later_clip_cannot_have_fails_that_clip_alone(tmp_path):
     for name, codec in (("a.mp4", "libx264"), ("b.webm", "libvpx-vp9"), ("c.mp4", "libx264")):
         make_clip(tmp_path / name, codec=codec, sound=None, frames=4)

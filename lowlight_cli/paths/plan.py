@@ -210,6 +210,7 @@ def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[
     todo: list[Job] = []
     skipped: list[Job] = []
     results: set[Path] = set()
+    linked: dict[Path, Path] = {}
     for one, job in jobs.items():
         # `new/../a.jpg` leads nowhere until `new` is made, and then to `a.jpg`: ask for the real path.
         asked = [(path, facts_of(real_path(path.parent) / path.name)) for path in job.files]
@@ -217,6 +218,10 @@ def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[
         for path, facts in existing:
             refuse_unless(not stat.S_ISDIR(facts.st_mode), f"the result {quoted(path)} would replace a folder")
             identity = (facts.st_dev, facts.st_ino)
+            if overwrite and path.is_symlink():  # what it leads to is replaced
+                other = linked.setdefault(real_path(path), one.path)
+                both = f"{quoted(other)} and {quoted(one.path)} would both become what {quoted(path)} is a link to"
+                refuse_unless(other == one.path, both)
             if identity in inputs:
                 safe = identity != one.device_and_inode and not overwrite
                 victim = inputs[identity].path

@@ -168,7 +168,13 @@ class ClipWriter:
     def _begin(self) -> None:
         """Open the first encoder, whose parameters the file's header holds, and write the header."""
         self._encoder = self._stream.codec_context
-        self._encoder.open(strict=False)
+        try:
+            self._encoder.open(strict=False)
+        except av.FFmpegError as error:
+            film = self._film
+            options = ", ".join(f"{name}={value}" for name, value in film.options.items())
+            said = f"{film.encoder} cannot begin with {options} for {film.width}x{film.height} {film.pixel_format}"
+            raise SettingsError(f"{said}: {reason(error)}") from error
         _refuse_unknown_options(self._encoder, self._film)
         self._output.start_encoding()
 
