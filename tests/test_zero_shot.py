@@ -442,6 +442,7 @@ def test_ctrl_c_at_a_random_step_leaves_nothing_half_written(tmp_path: Path, pre
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fast_reaches_its_quality_on_real_pairs():
     folder = SHARED / "data" / "val_lol"
     if not folder.is_dir():
