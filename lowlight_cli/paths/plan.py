@@ -182,8 +182,8 @@ def require_own_names(beside: Sequence[Path], *, inputs: Iterable[Path] = (), re
     named = {("result", str(place)): path for place, path in enumerate(results)} if beside else {}
     named |= {("beside", str(place)): path for place, path in enumerate(beside)}
     taken: set[str] = set()
-    for (what, _), key in _output_keys(named).items():
-        path = named[what, _]
+    for name, key in _output_keys(named).items():
+        path, what = named[name], name[0]
         facts = facts_of(path) if what == "beside" else None
         refuse_unless(bool(path.name), f"{quoted(path)} is no name for a file")
         is_short = max(len(os.fsencode(name)) for name in path.parts) <= NAME_BYTES

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lowlight_cli.backends.darkir.lift import choose_lift, lift
 from lowlight_cli.errors import InputError, SettingsError
-from lowlight_cli.images import read_picture
 from lowlight_cli.pairs import Pair, find_pairs
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Sample, Sources, place_crop
+from lowlight_cli.train.scenes import read_planes
 
 _VALIDATION_SHARE = 20  # without a test split, every twentieth pair is held out
 
@@ -48,10 +48,7 @@ class PhotographedPair:
 
 
 def _read(path: Path) -> Tensor:
-    try:
-        return torch.from_numpy(np.ascontiguousarray(read_picture(path).srgb()))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return torch.from_numpy(np.ascontiguousarray(read_planes(path)))
 
 
 def load_pairs(low: Path, reference: Path) -> tuple[Sources, Sources]:

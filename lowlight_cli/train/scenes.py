@@ -126,12 +126,17 @@ class Panorama:
         return _Scene(light, preview * exposure, -own, window).sample(recipe, rng)
 
 
-def _read_photo(path: Path) -> NDArray[np.uint8]:
-    """Read any picture we can decode as 8-bit sRGB `(h, w, 3)`; raises InputError."""
+def read_planes(path: Path) -> NDArray[np.float32]:
+    """Read any picture we can decode as sRGB planes `(3, h, w)` in [0, 1]; raises InputError, which names it."""
     try:
-        planes = read_picture(path).srgb()
+        return read_picture(path).srgb()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read any picture we can decode as 8-bit sRGB `(h, w, 3)`; raises InputError."""
+    planes = read_planes(path)
     return np.rint(planes.transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
