@@ -6,6 +6,7 @@ own part of a picture from beginning to end meets the others once.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ def split(whole: Sequence[Part], count: int) -> list[Sequence[Part]]:
 def for_each_part(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Return the results of `work`, in order; each part has a thread with a core of its own, and no gradients.
 
-    More parts than `torch.get_num_threads()` gain nothing. An error waits for the other parts.
+    More parts than `core_count()` gain nothing. An error waits for the other parts.
     """
     with a_core_each() as cores:
         if cores.count == 1 or len(parts) == 1:
@@ -42,7 +43,13 @@ def for_each_part(work: Callable[[Part], Result], parts: Sequence[Part]) -> list
 
 def share_out(work: Callable[[Sequence[Part]], Result], whole: Sequence[Part]) -> list[Result]:
     """Return the results of `work` for consecutive parts of a sequence, one for each core, as `for_each_part` does."""
-    return for_each_part(work, split(whole, torch.get_num_threads()))
+    return for_each_part(work, split(whole, core_count()))
+
+
+def core_count() -> int:
+    """Return how many cores work is shared out over: as many as torch would use for one operation."""
+    held = _held_here()
+    return torch.get_num_threads() if held is None else held.count
 
 
 class Cores:
@@ -69,12 +76,29 @@ class Cores:
             future.cancel()
 
 
+_this_thread = threading.local()
+
+
+def _held_here() -> Cores | None:
+    held: Cores | None = getattr(_this_thread, "cores", None)
+    return held
+
+
 @contextmanager
 def a_core_each() -> Iterator[Cores]:
-    """Give each thread of `Cores` its core, until everything begun is done; until then this thread has one as well."""
+    """Give each thread of `Cores` its core, until everything begun is done; until then this thread has one as well.
+
+    A block within another uses the other's. That is worth it around work that is shared out several times: the helpers
+    of torch's last operation before it spin for one or two milliseconds, on a core that another thread should have.
+    """
+    held = _held_here()
+    if held is not None:
+        yield held
+        return
     cores = Cores(torch.get_num_threads())
-    torch.set_num_threads(1)  # of the matrix library, too, which has one setting for all threads
     try:
+        _this_thread.cores = cores
+        torch.set_num_threads(1)  # of the matrix library, too, which has one setting for all threads
         yield cores
     except BaseException:
         cores.give_up()
@@ -82,6 +106,7 @@ def a_core_each() -> Iterator[Cores]:
     finally:
         cores.finish()  # also when interrupted: there may be buffers of the caller's to write to
         torch.set_num_threads(cores.count)
+        _this_thread.cores = None
 
 
 @cache

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadcount import torch_threads
 
-from lowlight_cli.parallel import a_core_each, for_each_part, split
+from lowlight_cli.parallel import a_core_each, core_count, for_each_part, share_out, split
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -79,3 +79,16 @@ def test_an_error_waits_for_the_other_parts_and_is_raised(cores: int):
         for_each_part(work, range(cores))
     assert sorted(finished) == (list(range(1, cores)) if cores > 1 else [])
     assert torch.get_num_threads() == cores
+
+
+def test_work_shared_out_within_a_block_has_its_cores(cores: int):
+    with a_core_each() as these:
+        assert core_count() == cores
+        with a_core_each() as inner:
+            assert inner is these
+        found = share_out(lambda part: (list(part), torch.get_num_threads()), range(7))
+        assert len(found) == cores
+        assert [item for part, _ in found for item in part] == list(range(7))
+        assert {threads for _, threads in found} == {1}
+        assert torch.get_num_threads() == 1, "until the block ends its own operations have one core"
+    assert torch.get_num_threads() == core_count() == cores

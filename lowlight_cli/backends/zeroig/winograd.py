@@ -14,6 +14,7 @@ Each core has consecutive bands of its own.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -314,7 +315,8 @@ def _tiles_high(shape: torch.Size) -> int:
     return min(max(_TILES // across, 1), -(-height // _ROWS))
 
 
-def _bands(shape: torch.Size) -> list[_Band]:
+@lru_cache(maxsize=8)
+def _bands(shape: torch.Size) -> Sequence[_Band]:
     """Return the bands of all pictures, in order."""
     number, height = shape[:2]
     rows = _tiles_high(shape) * _ROWS
