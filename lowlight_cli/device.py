@@ -32,15 +32,6 @@ def reuse_large_buffers() -> bool:
     )
 
 
-def release_free_buffers() -> None:
-    """Give the memory of freed buffers back, where the C library can.
-
-    Kept buffers are kept by the thread that asked for them: where others free them, as in a film on its way from thread
-    to thread, memory creeps up. Giving it back costs a millisecond or two, and asking for it anew as much.
-    """
-    _asked_of_c_library("malloc_trim", 0)
-
-
 def _asked_of_c_library(name: str, *arguments: int) -> int:
     if not sys.platform.startswith("linux"):
         return 0

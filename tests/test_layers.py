@@ -22,6 +22,7 @@ LAYERS = {
     "pairs": 1,
     "results": 1,
     "images": 2,
+    "buffers": 1,
     "video": 2,
     "device": 2,
     "compiling": 2,

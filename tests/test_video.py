@@ -355,10 +355,10 @@ def test_a_clip_that_memory_cannot_hold_fails_alone(tmp_path, monkeypatch):
         make_clip(tmp_path / f"{name}.mp4")
     full = iter([torch.OutOfMemoryError("CUDA out of memory")])
 
-    def pixels(result, *, like):
+    def pixels(result, **how):
         for error in full:
             raise error
-        return pixels_of(result, like=like)
+        return pixels_of(result, **how)
 
     monkeypatch.setattr("lowlight_cli.clip.frames.pixels_of", pixels)
     ran = identity(tmp_path, "--json")

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lowlight_cli.backends.base import WholeEnhancer
+from lowlight_cli.buffers import Buffers
 from lowlight_cli.clip.results import ClipSettings
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
@@ -77,6 +78,7 @@ class Frames:
 
     def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int) -> None:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
+        self._buffers = Buffers()
         self._at_once = 1 if careful else at_once
         self.under_way = 0  # frames, at most, beside the next
         if self._at_once > 1:
@@ -92,7 +94,7 @@ class Frames:
         for item in items:
             if isinstance(item, ClipFrame):
                 with stream:
-                    image = floats(item.pixels, self._enhancer.device)
+                    image = floats(item.pixels, self._enhancer.device, self._buffers)
                     cells = light_cells(image).cpu() if self._settings.stabilize else None
                     enhance = self._whole_enhancer(image)
                 yield Ready(item, image, cells, enhance)
@@ -161,9 +163,14 @@ class Frames:
         tone = self._settings.tone
         toned = result if tone == Tone() else apply_tone(image, result, tone)
         cells = Fetched(light_cells(toned)) if self._settings.stabilize else None
+        return _Whole(self._held(toned), total, cells, moment_of(toned.device))
+
+    def _held(self, result: Tensor) -> Tensor:
+        """Return a result in the form in which it waits for the frames after it."""
         # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
-        held = toned.half() if self._careful and cells is not None else toned
-        return _Whole(held, total, cells, moment_of(held.device))
+        if self._careful and self._settings.stabilize:
+            return result.half()
+        return _copied(result, self._buffers) if result.device.type == "cpu" else result
 
 
 class _Whole(NamedTuple):
@@ -183,6 +190,7 @@ class Calm:
 
     def __init__(self, strength: float, device: torch.device) -> None:
         self._strength = strength
+        self._buffers = Buffers()
         self._stream = own_stream(device, "filter")
         self._held: deque[tuple[Made, Light]] = deque()
         self._past: deque[Light] = deque(maxlen=LOOK_BACK)
@@ -226,7 +234,7 @@ class Calm:
         with self._stream as stream:
             stream.after(made.moment)
             result = made.result if log_gain is None else apply_correction(made.result, log_gain)
-            return pixels_of(result, like=made.frame.pixels)
+            return pixels_of(result, like=made.frame.pixels, buffers=self._buffers)
 
 
 def _state_of(lights: Sequence[Light]) -> State:
@@ -247,16 +255,26 @@ def _lights_of(state: State) -> Iterator[Light]:
             yield Light(shown, made, change, bool(is_cut))
 
 
-def floats(pixels: Pixels, device: torch.device) -> Tensor:
+def floats(pixels: Pixels, device: torch.device, buffers: Buffers | None = None) -> Tensor:
     """Return pixels `(3, H, W)` as floats `(1, 3, H, W)` in [0, 1] on a device."""
     # Integers travel to a GPU, a quarter of the bytes.
     moved = torch.from_numpy(pixels).to(device)[None]
-    return moved.to(torch.float32).mul_(1 / np.iinfo(pixels.dtype).max)
+    fresh = moved.to(torch.float32) if buffers is None else _copied(moved, buffers)
+    return fresh.mul_(1 / np.iinfo(pixels.dtype).max)
 
 
-def pixels_of(result: Tensor, *, like: Pixels) -> Pixels:
+def _copied(tensor: Tensor, buffers: Buffers) -> Tensor:
+    """Return a copy in float32, on a CPU in one of the buffers: it will be let go of by another thread."""
+    if tensor.device.type != "cpu":
+        return tensor.to(torch.float32, copy=True)
+    return torch.from_numpy(buffers.empty(tuple(tensor.shape), np.float32)).copy_(tensor)
+
+
+def pixels_of(result: Tensor, *, like: Pixels, buffers: Buffers) -> Pixels:
     """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(3, H, W)` of the depth of `like`, rounded."""
     scaled = result[0].float().mul(np.iinfo(like.dtype).max).add_(0.5)
     if scaled.device.type != "cpu":  # integers travel back, too
         scaled = scaled.to(torch.uint8 if like.dtype == np.uint8 else torch.int32)
-    return cast(Pixels, scaled.cpu().numpy().astype(like.dtype, copy=False))
+    pixels = buffers.empty(tuple(scaled.shape), like.dtype)
+    np.copyto(pixels, scaled.cpu().numpy(), casting="unsafe")
+    return pixels

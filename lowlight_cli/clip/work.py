@@ -23,7 +23,7 @@ from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone, floats
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
-from lowlight_cli.device import release_free_buffers, reuse_large_buffers
+from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.paths import variant_path
@@ -41,7 +41,6 @@ from lowlight_cli.video.writing import ClipWriter, verify_clip
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
-_RELEASE_EVERY = 50  # frames
 _THUMBNAIL = 320  # long side of a contact sheet's pictures, in pixels
 
 
@@ -126,7 +125,6 @@ class ClipWork:
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)
         room = max(2, min(_MOST_AHEAD, _BYTES_AHEAD // (self._facts.width * self._facts.height * _BYTES_PER_PIXEL)))
-        room += self._frames.under_way
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
         with (
@@ -140,8 +138,6 @@ class ClipWork:
                 if isinstance(item, Made):
                     steadying.do(partial(self._steady, item, writer, encoding))
                     self._done += 1
-                    if self._done % _RELEASE_EVERY == 0:
-                        release_free_buffers()
                     self._end = item.frame.shown + item.frame.duration
                     yield pace.progress(name_of(self._source), self._done, float(self._end * self._facts.time_base))
                 else:

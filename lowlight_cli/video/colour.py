@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from lowlight_cli.buffers import Buffers
 from lowlight_cli.video.facts import Colour, Turn
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -40,6 +41,7 @@ class Converter:
 
     def __init__(self) -> None:
         self._scaler = VideoReformatter()
+        self._buffers = Buffers()
 
     def upright_rgb(self, frame: VideoFrame, colour: Colour, turn: Turn, *, depth: int) -> Pixels:
         """Return a frame's pixels; `depth` is the film's bits per channel."""
@@ -53,11 +55,11 @@ class Converter:
             threads=1,
         )
         dtype = np.uint16 if depth > 8 else np.uint8
-        pixels = np.empty((3, converted.height, converted.width), dtype)
-        for plane, channel in enumerate(_GBR):
-            pixels[channel] = _plane(converted, plane, dtype)
-        mirrored = pixels[..., ::-1] if turn.mirrored else pixels
-        return cast(Pixels, np.ascontiguousarray(np.rot90(mirrored, turn.quarters, axes=(1, 2))))
+        upright = [_turned(_plane(converted, plane, dtype), turn) for plane in range(3)]
+        pixels = self._buffers.empty((3, *upright[0].shape), dtype)
+        for plane, channel in zip(upright, _GBR, strict=True):
+            pixels[channel] = plane
+        return cast(Pixels, pixels)
 
     def planar(self, pixels: Pixels, pixel_format: str, *, matrix: int, full_range: bool) -> VideoFrame:
         """Return pixels as a frame in an encoder's format, by the matrix with this code point."""
@@ -84,6 +86,10 @@ def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8] | type[np.uint16
     plane = frame.planes[index]
     lines = np.frombuffer(plane, dtype).reshape(plane.height, -1)  # type: ignore[call-overload]
     return cast(Pixels, lines[:, : plane.width])
+
+
+def _turned(plane: Pixels, turn: Turn) -> Pixels:
+    return np.rot90(plane[:, ::-1] if turn.mirrored else plane, turn.quarters)
 
 
 def _full_range_planes(pixels: Pixels, matrix: int) -> Pixels:

@@ -166,17 +166,21 @@ class ClipWriter:
             self._output.set_chapters(chapters)
 
     def _begin(self) -> None:
-        """Open the first encoder, whose parameters the file's header holds, and write the header."""
-        self._encoder = self._stream.codec_context
+        """Open the film's encoder, whose parameters the file's header holds, write the header, and begin a segment.
+
+        The film's own encoder lasts as long as the file: it is given no frames, since it would keep their memory.
+        """
+        like = self._stream.codec_context
         try:
-            self._encoder.open(strict=False)
+            like.open(strict=False)
         except av.FFmpegError as error:
             film = self._film
             options = ", ".join(f"{name}={value}" for name, value in film.options.items())
             said = f"{film.encoder} cannot begin with {options} for {film.width}x{film.height} {film.pixel_format}"
             raise SettingsError(f"{said}: {reason(error)}") from error
-        _refuse_unknown_options(self._encoder, self._film)
+        _refuse_unknown_options(like, self._film)
         self._output.start_encoding()
+        self._encoder = _open_encoder(self._film, like=like)
 
     def _encodable(self, frame: ClipFrame) -> VideoFrame:
         plan = self._film
@@ -248,6 +252,7 @@ def _configure(encoder: VideoCodecContext, plan: FilmPlan) -> None:
     encoder.colorspace = plan.colour.matrix or plan.matrix
     encoder.color_range = plan.colour.range
     encoder.flags |= Flags.frame_duration
+    encoder.thread_type = "AUTO"  # PyAV's own choice, slices, makes x264 slower and its films larger
     if plan.encoder == "libx265" and plan.pixel_format:
         encoder.codec_tag = "hvc1"
     encoder.options = dict(plan.options)

@@ -1,0 +1,41 @@
+"""Memory for arrays of a few sizes that are asked for over and over, by one thread, and let go of by another.
+
+The C library keeps what is freed for the thread that asked for it, cut into whatever that thread wants next. Frames on
+their way from thread to thread took two and three times their own memory that way, and more by the minute. Here a
+buffer is a buffer for good: when nobody holds the array any more, the next one of its size gets it.
+"""
+
+from collections import defaultdict, deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class Buffers:
+    """Lends memory, and has it back by itself. For any number of threads."""
+
+    def __init__(self) -> None:
+        self._free: defaultdict[int, deque[NDArray[np.uint8]]] = defaultdict(deque)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array as `np.empty` does, contiguous and with anything in it."""
+        kind = np.dtype(dtype)
+        size = kind.itemsize * int(np.prod(shape))
+        free = self._free[size]
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(size, np.uint8)
+        return np.asarray(_Lent(memory, free)).view(kind).reshape(shape)
+
+
+class _Lent:
+    """The last to be held of what makes up an array: it goes when the array and all views of it have gone."""
+
+    def __init__(self, memory: NDArray[np.uint8], free: "deque[NDArray[np.uint8]]") -> None:
+        self._memory, self._free = memory, free
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self._memory)
