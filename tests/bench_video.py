@@ -3,9 +3,10 @@
 python tests/bench_video.py speed [MODEL]      frames a second: ours, a plain loop, the network alone
 python tests/bench_video.py flicker            clips that stand, move, step and fade, with the default network
 
-The loop decodes a frame to RGB, copies it, and encodes it, one after the other, with PyAV and the same encoder and
-options: what one writes in ten lines. All take turns, so that what else the machine does touches each, and medians
-of ratios count. The network's frames lie ready in memory.
+The loop decodes a frame to RGB, copies it, and encodes it, with PyAV and the same encoder and options: what one writes
+in ten lines. With one thread each for decoder and encoder these come one after the other; left alone, both use all
+cores. All take turns, so that what else the machine does touches each, and medians of ratios count. The network's
+frames lie ready in memory.
 """
 
 import itertools
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +24,7 @@ import torch
 
 from lowlight_cli.bench.film import _EndToEnd, write_night_clip
 from lowlight_cli.bench.settings import read_size
+from lowlight_cli.clip import ClipSettings
 from lowlight_cli.clip.frames import floats
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.settings import DEFAULT_MODEL, Compute
@@ -37,13 +40,15 @@ class Clip:
         write_night_clip(self.path, read_size("640x360"), frames)
 
 
-def loop(clip: Clip) -> None:
-    """Decode, copy, encode: one after the other."""
+def loop(clip: Clip, *, threads: int = 0) -> None:
+    """Decode, copy, encode; 0 threads for decoder and encoder are as many as they like."""
     target = clip.path.with_name("loop.mp4")
     with av.open(str(clip.path)) as source, av.open(str(target), "w") as output:
         film = source.streams.video[0]
+        film.codec_context.thread_count = threads
         made = output.add_stream("libx264", rate=film.average_rate)
         made.width, made.height, made.pix_fmt = film.width, film.height, "yuv420p"
+        made.codec_context.thread_count = threads
         made.codec_context.options = {"preset": "veryfast", "crf": "18"}
         for frame in source.decode(film):
             copy = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24").copy(), format="rgb24")
@@ -52,8 +57,8 @@ def loop(clip: Clip) -> None:
         output.mux(made.encode(None))
 
 
-def ours(clip: Clip, enhancer: Enhancer) -> Callable[[], None]:
-    return _EndToEnd(enhancer, clip)  # type: ignore[arg-type]
+def ours(clip: Clip, enhancer: Enhancer, stabilize: float | None = None) -> Callable[[], None]:
+    return _EndToEnd(enhancer, clip, ClipSettings(overwrite=True, stabilize=stabilize))  # type: ignore[arg-type]
 
 
 def network(clip: Clip, enhancer: Enhancer) -> Callable[[], None]:
@@ -71,8 +76,8 @@ def network(clip: Clip, enhancer: Enhancer) -> Callable[[], None]:
     return run
 
 
-def ratio(ours: Callable[[], object], other: Callable[[], object], *, rounds: int, frames: int) -> float:
-    """Return how many times as fast as `other` ours is: the median over rounds in turn."""
+def ratio(ours: Callable[[], object], other: Callable[[], object], *, rounds: int, frames: int) -> None:
+    """Print how many times as fast as `other` ours is: the median over rounds in turn."""
     ours()
     found: list[tuple[float, float]] = []
     for _ in range(rounds):
@@ -80,7 +85,6 @@ def ratio(ours: Callable[[], object], other: Callable[[], object], *, rounds: in
     a, b = (statistics.median(frames / pair[place] for pair in found) for place in (1, 0))
     times = statistics.median(theirs / own for theirs, own in found)
     sys.stdout.write(f"{a:.1f} frames a second against {b:.1f}: {times:.2f} times as fast\n")
-    return times
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -89,18 +93,24 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def loop_ratio(folder: Path, *, rounds: int = 5) -> float:
-    """Return how many times as fast as the loop the identity goes through `lowlight video`."""
+def print_loop_ratios(folder: Path, *, rounds: int = 7) -> None:
+    """Print how many times as fast as the loop the identity goes through `lowlight video`."""
     clip = Clip(folder, 400)
     enhancer = load_enhancer("identity", compute=Compute("cpu"))
-    return ratio(ours(clip, enhancer), lambda: loop(clip), rounds=rounds, frames=clip.frames)
+    for light, stabilize in (("as it is", None), ("steadied", 1.0)):
+        for what, threads in (("one after the other", 1), ("on all cores", 0)):
+            sys.stdout.write(f"identity, light {light}, against a loop {what}: ")
+            ratio(
+                ours(clip, enhancer, stabilize), partial(loop, clip, threads=threads), rounds=rounds, frames=clip.frames
+            )
 
 
-def network_ratio(folder: Path, model: str = DEFAULT_MODEL, *, rounds: int = 3) -> float:
-    """Return what share of the bare network's frames a second `lowlight video` keeps."""
+def print_network_ratio(folder: Path, model: str = DEFAULT_MODEL, *, rounds: int = 3) -> None:
+    """Print what share of the bare network's frames a second `lowlight video` keeps."""
     clip = Clip(folder, 72)
     enhancer = load_enhancer(model, compute=Compute("cpu"), offline=True)
-    return ratio(ours(clip, enhancer), network(clip, enhancer), rounds=rounds, frames=clip.frames)
+    sys.stdout.write(f"{model}, against the network alone: ")
+    ratio(ours(clip, enhancer), network(clip, enhancer), rounds=rounds, frames=clip.frames)
 
 
 def print_flicker() -> None:
@@ -141,8 +151,8 @@ def main() -> None:
         return
     with TemporaryDirectory() as folder:
         if not sys.argv[2:]:
-            loop_ratio(Path(folder))
-        network_ratio(Path(folder), *sys.argv[2:3])
+            print_loop_ratios(Path(folder))
+        print_network_ratio(Path(folder), *sys.argv[2:3])
 
 
 if __name__ == "__main__":

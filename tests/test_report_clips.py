@@ -17,7 +17,7 @@ from lowlight_cli.report.clips import Glance, key_moments
 
 
 def video(*arguments: str | Path) -> Result:
-    more = ["--model", "identity", "--device", "cpu", "--no-stabilize-light"]
+    more = ["--model", "identity", "--device", "cpu"]
     return CliRunner().invoke(app, ["video", *map(str, arguments), *more])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from av import Packet
-from clipmaking import Seen, make_clip, see
+from clipmaking import Seen, make_clip, pattern, see
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -46,7 +46,7 @@ def lowlight(*arguments: str | Path) -> Result:
 
 
 def identity(*arguments: str | Path) -> Result:
-    return lowlight("video", *arguments, "--model", "identity", "--device", "cpu", "--no-stabilize-light")
+    return lowlight("video", *arguments, "--model", "identity", "--device", "cpu")
 
 
 def done(source: Path, *arguments: str | Path, suffix: str | None = None) -> Seen:
@@ -313,7 +313,7 @@ def test_frames_computed_side_by_side_are_those_of_one_after_the_other(at_once: 
     packets = [Packet(1) for _ in range(4)]
     items = [frames[0], packets[0], *frames[1:4], packets[1], packets[2], *frames[4:], packets[3]]
     with torch_threads(2):
-        way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
+        way = Frames(enhancer, ClipSettings(stabilize=1.0), careful=False, at_once=at_once)
         made = list(way.made(item if isinstance(item, Packet) else ready_frame(item, enhancer) for item in items))
         assert torch.get_num_threads() == 2
     assert [one.frame if isinstance(one, Made) else one for one in made] == items
@@ -334,7 +334,7 @@ def test_a_frame_that_breaks_ends_the_clip_and_leaves_torch_its_threads(at_once:
     frame = ClipFrame(np.zeros((3, 8, 8), np.uint8), 0, 1)
     sound, broken = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan)
     before = torch.get_num_threads()
-    way = Frames(enhancer, ClipSettings(), careful=False, at_once=at_once)
+    way = Frames(enhancer, ClipSettings(stabilize=1.0), careful=False, at_once=at_once)
     images = (sound, sound, broken, sound, sound, sound, sound)
     with pytest.raises(NumericsError, match="not finite"):
         list(way.made(ready_frame(frame, enhancer, image) for image in images))
@@ -361,11 +361,28 @@ def test_a_clip_that_memory_cannot_hold_fails_alone(tmp_path, monkeypatch):
         return pixels_of(result, **how)
 
     monkeypatch.setattr("lowlight_cli.clip.frames.pixels_of", pixels)
-    ran = identity(tmp_path, "--json")
+    ran = identity(tmp_path, "--stabilize-light", "--json")
     assert ran.exit_code == 1
     a, b = (json.loads(line) for line in ran.stdout.splitlines())
     assert (a["status"], a["error"]["code"], b["status"]) == ("failed", "memory", "done")
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "b_lowlight.mp4"}
+
+
+def test_light_is_calmed_where_a_network_computes_or_where_that_is_asked(tmp_path):
+    wobble = np.random.default_rng(0).uniform(0.9, 1.1, 40)
+    pictures = [np.rint(pattern(0, width=64, height=48) * level).astype(np.uint8) for level in wobble]
+    source = make_clip(tmp_path / "a.mp4", frames=len(pictures), pictures=iter(pictures))
+
+    def wavering(*options: str) -> float:
+        seen = done(source, "--overwrite", *QUICK, *options)
+        return float(np.std([frame.mean() for frame in seen.pixels]))
+
+    as_it_is = float(np.std([frame.mean() for frame in see(source).pixels]))
+    assert wavering() == pytest.approx(as_it_is, rel=0.02), "the identity is the film as it is"
+    assert wavering("--no-stabilize-light", "--stabilize-strength", "1") == pytest.approx(as_it_is, rel=0.02)
+    calm = wavering("--stabilize-light")
+    assert calm < as_it_is / 3
+    assert calm < wavering("--stabilize-strength", "0.5") < as_it_is * 0.8
 
 
 def test_json_holds_what_scripts_need(tmp_path):

@@ -108,7 +108,7 @@ def films(clip: Path, result: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda path: path.name)
 def test_a_real_clip_comes_out_whole_or_is_refused_with_a_sentence(clip: Path, tmp_path: Path) -> None:
-    code, told = video(clip, tmp_path, "--model", "identity", "--no-stabilize-light")
+    code, told = video(clip, tmp_path, "--model", "identity")
     if clip.name in REFUSED:
         assert_refused(clip, code, told, tmp_path)
         return

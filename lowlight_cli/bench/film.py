@@ -30,6 +30,7 @@ _LARGEST_MEGAPIXELS = 9.0
 _FRAMES = {"cpu": 48, "mps": 240, "cuda": 240}
 _RATE = 30
 _FRAMES_IN_MEMORY = 8
+_SETTINGS = ClipSettings(overwrite=True)
 
 
 def plan_film_cases(name: str, enhancer: Enhancer, sizes: tuple[Size, ...] | None, folder: Path) -> Iterator[Case]:
@@ -60,14 +61,14 @@ class _Clip:
 class _EndToEnd:
     """`lowlight video` on a clip, from file to file, with the model already loaded."""
 
-    def __init__(self, enhancer: Enhancer, clip: _Clip) -> None:
-        self._enhancer, self._clip = enhancer, clip
+    def __init__(self, enhancer: Enhancer, clip: _Clip, settings: ClipSettings = _SETTINGS) -> None:
+        self._enhancer, self._clip, self._settings = enhancer, clip, settings
 
     def __call__(self) -> None:
         source = self._clip.path
         target = source.with_name(f"{source.stem}_bright.mp4")
         plan = plan_jobs([source], media=CLIPS, output=str(target), overwrite=True)
-        for told in enhance_clips(plan.jobs, ready(self._enhancer), ClipSettings(overwrite=True)):
+        for told in enhance_clips(plan.jobs, ready(self._enhancer), self._settings):
             if isinstance(told, ClipResult) and told.error:
                 raise LowlightError(f"{told.input}: {told.error.message}")
 

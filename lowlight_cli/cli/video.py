@@ -81,10 +81,18 @@ ClipReportPage = Annotated[
     ),
 ]
 StabilizeLight = Annotated[
-    bool,
-    typer.Option("--stabilize-light/--no-stabilize-light", help="Calm flickering light.", rich_help_panel=_LIGHT),
+    bool | None,
+    typer.Option(
+        "--stabilize-light/--no-stabilize-light",
+        help="Calm flickering light; what a network makes is, unless said otherwise.",
+        show_default=False,
+        rich_help_panel=_LIGHT,
+    ),
 ]
-StabilizeStrength = Annotated[float, typer.Option(min=0, max=1, help="How calm: 0 not at all.", rich_help_panel=_LIGHT)]
+StabilizeStrength = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="How calm: 0 not at all, 1 wholly.", show_default=False, rich_help_panel=_LIGHT),
+]
 FramesPerBatch = Annotated[
     int,
     typer.Option(min=1, max=64, help="Frames a GPU is given beside the one waited for.", rich_help_panel="Compute"),
@@ -119,8 +127,8 @@ def video(
     report: ClipReportPage = None,
     start: Start = None,
     end: End = None,
-    stabilize_light: StabilizeLight = True,
-    stabilize_strength: StabilizeStrength = 1.0,
+    stabilize_light: StabilizeLight = None,
+    stabilize_strength: StabilizeStrength = None,
     model: opt.Model = DEFAULT_MODEL,
     weights: opt.WeightsOption = None,
     dilations: opt.Dilations = None,
@@ -205,7 +213,7 @@ def video(
                 film=film,
                 span=span,
                 metadata=cast(Metadata, metadata),
-                stabilize=stabilize_strength if stabilize_light else 0.0,
+                stabilize=_steadiness(stabilize_light, stabilize_strength),
                 side_by_side=side_by_side,
                 contact_sheet=contact_sheet,
                 frames_per_batch=frames_per_batch,
@@ -231,6 +239,13 @@ def video(
                     results.announce(crew.made_with)
                 results.follow(_drawn(told, show))
         results.close()
+
+
+def _steadiness(light: bool | None, strength: float | None) -> float | None:
+    """Return the strength of the anti-flicker filter; None where the model decides."""
+    if light is None and strength is None:
+        return None
+    return 0.0 if light is False else 1.0 if strength is None else strength
 
 
 def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float | None) -> "Contents":

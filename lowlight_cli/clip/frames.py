@@ -50,7 +50,8 @@ class Ready:
 class Made:
     """A frame as decoded, the enhanced picture in the form of `Ready`'s, and the light of both if it is to be calm.
 
-    `moment` is when the picture is complete, where a device computes while others go on.
+    On a CPU a picture whose light stays as it is has become pixels `(3, H, W)` already. `moment` is when the picture is
+    complete, where a device computes while others go on.
     """
 
     frame: ClipFrame
@@ -136,7 +137,7 @@ class Frames:
         one, wait = item
         whole = wait()
         if whole is None or not whole.total.get().isfinite():
-            whole = self._completed(one.image, self._enhancer.enhance_tensor(one.image))
+            whole = self._completed(one, self._enhancer.enhance_tensor(one.image))
         cells = None if one.cells is None or whole.cells is None else (one.cells, whole.cells.get())
         return Made(one.frame, whole.result, cells, whole.moment)
 
@@ -151,26 +152,30 @@ class Frames:
         if self._careful or one.enhance is None:
             return None
         try:
-            return self._completed(image, one.enhance(image.to(self._enhancer.dtype)).float())
+            return self._completed(one, one.enhance(image.to(self._enhancer.dtype)).float())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             self._careful = True
             return None
 
-    def _completed(self, image: Tensor, result: Tensor) -> "_Whole":
+    def _completed(self, one: Ready, result: Tensor) -> "_Whole":
         total = Fetched(result.sum())
         tone = self._settings.tone
-        toned = result if tone == Tone() else apply_tone(image, result, tone)
+        toned = result if tone == Tone() else apply_tone(one.image, result, tone)
         cells = Fetched(light_cells(toned)) if self._settings.stabilize else None
-        return _Whole(self._held(toned), total, cells, moment_of(toned.device))
+        return _Whole(self._held(toned, like=one.frame.pixels), total, cells, moment_of(toned.device))
 
-    def _held(self, result: Tensor) -> Tensor:
-        """Return a result in the form in which it waits for the frames after it."""
+    def _held(self, result: Tensor, *, like: Pixels) -> Tensor:
+        """Return a result in the form in which it waits: for those after it, or as pixels to be written."""
         # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
         if self._careful and self._settings.stabilize:
             return result.half()
-        return _copied(result, self._buffers) if result.device.type == "cpu" else result
+        if result.device.type != "cpu":
+            return result
+        if self._settings.stabilize:
+            return _copied(result, self._buffers)
+        return torch.from_numpy(pixels_of(result, like=like, buffers=self._buffers))
 
 
 class _Whole(NamedTuple):
@@ -231,6 +236,8 @@ class Calm:
         return made.frame, self._pixels(made, log_gain)
 
     def _pixels(self, made: Made, log_gain: Cells | None) -> Pixels:
+        if not made.result.is_floating_point():
+            return made.result.numpy()
         with self._stream as stream:
             stream.after(made.moment)
             result = made.result if log_gain is None else apply_correction(made.result, log_gain)

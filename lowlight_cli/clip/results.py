@@ -16,7 +16,8 @@ _FILM, _WHOLE = Film(), Span()
 class ClipSettings:
     """How clips are done, beyond what the model does: see the options of `lowlight video`.
 
-    `stabilize` is the strength of the anti-flicker filter, 0 for none. `contact_sheet` is the number of frames shown
+    `stabilize` is the strength of the anti-flicker filter, 0 for none; None means 1 for what networks make, and 0 where
+    pictures stay as they are. `contact_sheet` is the number of frames shown
     before and after in a picture beside the result, 0 for no such picture. `frames_per_batch` frames are under way on a
     GPU beside the one that is waited for; on a CPU the number of cores decides.
     """
@@ -25,7 +26,7 @@ class ClipSettings:
     film: Film = _FILM
     span: Span = _WHOLE
     metadata: Metadata = "keep"
-    stabilize: float = 1.0
+    stabilize: float | None = None
     side_by_side: bool = False
     contact_sheet: int = 0
     frames_per_batch: int = 1
@@ -36,7 +37,7 @@ class ClipSettings:
     most_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stabilize <= 1:
+        if self.stabilize is not None and not 0 <= self.stabilize <= 1:
             raise SettingsError("--stabilize-strength lies between 0 and 1")
         if not 1 <= self.frames_per_batch <= 64:
             raise SettingsError("--frames-per-batch lies between 1 and 64")

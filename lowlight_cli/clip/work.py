@@ -49,13 +49,17 @@ class ClipWork:
 
     def __init__(self, facts: ClipFacts, target: Path, enhancer: Enhancer, settings: ClipSettings) -> None:
         self._facts, self._source, self._target = facts, facts.path, target
+        steadiness = settings.stabilize
+        if steadiness is None:
+            steadiness = 1.0 if enhancer.info.needs_weights else 0.0
+        settings = replace(settings, stabilize=steadiness)
         self._enhancer, self._settings = enhancer, settings
         self._tile = enhancer.tile_size(facts.height, facts.width)
         at_once = enhancer.at_once(facts.height, facts.width)
         self._frames = Frames(enhancer, settings, careful=self._tile != 0, at_once=at_once)
-        self._calm = Calm(settings.stabilize, enhancer.device)
+        self._calm = Calm(steadiness, enhancer.device)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
-        self._store = SegmentStore(target, _fingerprint(self._facts, enhancer, settings)) if settings.resume else None
+        self._store = SegmentStore(target, _fingerprint(facts, enhancer, settings)) if settings.resume else None
         self._done = self._steadied = self._resumed_at = 0
         self._end = 0
         self._sheet: list[list[Cell]] = []

@@ -22,7 +22,7 @@ from lowlight_cli.video import CLIPS, Film
 from lowlight_cli.video.segments import SEGMENT_FRAMES
 
 FRAMES = 3 * SEGMENT_FRAMES + 40
-RUN = ("--model", "identity", "--device", "cpu", "--preset", "ultrafast")
+RUN = ("--model", "identity", "--stabilize-light", "--device", "cpu", "--preset", "ultrafast")
 
 
 def wait_for(folder: Path, pattern: str, child: Child, seconds: float = 60) -> None:
@@ -145,7 +145,7 @@ def _remember_memory(source: Path, target: Path, log: Path) -> None:
     """Enhance a clip, and write the resident bytes after each hundred frames, one number a line."""
     enhancer = load_enhancer("identity", compute=Compute("cpu"))
     plan = plan_jobs([source], media=CLIPS, output=str(target))
-    settings = ClipSettings(film=Film(preset="ultrafast"))
+    settings = ClipSettings(film=Film(preset="ultrafast"), stabilize=1.0)
     with log.open("w") as lines:
         for told in enhance_clips(plan.jobs, ready(enhancer), settings):
             if isinstance(told, ClipProgress) and told.done % 100 == 0:
