@@ -32,6 +32,11 @@ def reuse_large_buffers() -> bool:
     )
 
 
+def release_free_buffers() -> None:
+    """Give the memory of freed buffers back, where the C library can: after work that the next does not resemble."""
+    _asked_of_c_library("malloc_trim", 0)
+
+
 def _asked_of_c_library(name: str, *arguments: int) -> int:
     if not sys.platform.startswith("linux"):
         return 0

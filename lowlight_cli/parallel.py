@@ -114,8 +114,13 @@ def _pool(cores: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores, thread_name_prefix="core", initializer=_begin)
 
 
+def _forget_threads() -> None:
+    _pool.cache_clear()
+    _this_thread.cores = None
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
+    os.register_at_fork(after_in_child=_forget_threads)  # a child has none of the threads
 
 
 def _begin() -> None:

@@ -5,8 +5,8 @@ python tests/bench_video.py flicker            clips that stand, move, step and 
 
 The loop decodes a frame to RGB, copies it, and encodes it, with PyAV and the same encoder and options: what one writes
 in ten lines. With one thread each for decoder and encoder these come one after the other; left alone, both use all
-cores. All take turns, so that what else the machine does touches each, and medians of ratios count. The network's
-frames lie ready in memory.
+cores, in slices, as PyAV asks. All take turns, so that what else the machine does touches each, and medians of ratios
+count. The network's frames lie ready in memory.
 """
 
 import itertools

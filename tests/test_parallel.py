@@ -1,5 +1,7 @@
 """Work shared out over the cores: every part done once, in order, and torch left as it was."""
 
+import os
+import signal
 import threading
 import time
 
@@ -79,6 +81,19 @@ def test_an_error_waits_for_the_other_parts_and_is_raised(cores: int):
         for_each_part(work, range(cores))
     assert sorted(finished) == (list(range(1, cores)) if cores > 1 else [])
     assert torch.get_num_threads() == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_forked_within_a_block_has_threads_of_its_own():
+    with torch_threads(2), a_core_each() as these:
+        busy = these.begin(time.sleep, 0.5)
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            found = for_each_part(lambda part: part, range(3))
+            os._exit(0 if found == [0, 1, 2] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        busy.result()
 
 
 def test_work_shared_out_within_a_block_has_its_cores(cores: int):

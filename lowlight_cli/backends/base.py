@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     Its functions take RGB float tensors `(1, 3, H, W)` in [0, 1], any H, W >= 1, on the backend's device and in its
     dtype, and return the same shape, device and dtype, clamped to [0, 1] by `bounded`. The caller's tensor is never
-    changed. Padding to a multiple is the backend's business.
+    changed, but may be what comes back. Padding to a multiple is the backend's business.
     """
 
     @property

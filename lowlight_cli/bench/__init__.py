@@ -10,8 +10,9 @@ What is measured, and why:
   `python -c "import torch"`, the part of it that is not ours.
 - `files`: a folder of photos, end to end. Reading and writing run beside the network, so this should hardly cost
   more than its pictures do.
-- `video`: frames a second of a made-up clip, end to end as `lowlight video` does it (decoding, network, calm light,
-  encoding), and of the network alone on the same frames. The first should be hardly less than the second.
+- `video`: frames a second of a made-up clip, end to end as `lowlight video` does it (decoding, network, calm light
+  where a network makes it, encoding), and of the network alone on the same frames. The first should be hardly less
+  than the second.
 - `zero-shot`: optimiser steps of a fit, of either preset.
 - `calibration`: a fixed convolution (arithmetic) and a fixed copy (memory). They never change, so whatever changes in
   their time is the machine: other work, heat, another clock. They run between any two measurements, and each

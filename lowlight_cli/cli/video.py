@@ -84,16 +84,14 @@ StabilizeLight = Annotated[
     bool | None,
     typer.Option(
         "--stabilize-light/--no-stabilize-light",
-        help="Calm flickering light; on where a network makes the light.",
-        show_default=False,
+        help="Calm flickering light.",
+        show_default="on, but for the identity",
         rich_help_panel=_LIGHT,
     ),
 ]
 StabilizeStrength = Annotated[
     float | None,
-    typer.Option(
-        min=0, max=1, help="How calm: 0 not at all, 1 wholly (unless told).", show_default=False, rich_help_panel=_LIGHT
-    ),
+    typer.Option(min=0, max=1, help="How calm: 0 not at all, 1 wholly.", show_default="1", rich_help_panel=_LIGHT),
 ]
 FramesPerBatch = Annotated[
     int,

@@ -153,10 +153,10 @@ class Frames:
             return None
         try:
             return self._completed(one, one.enhance(image.to(self._enhancer.dtype)).float())
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._careful = True
+            self._careful, self._buffers = True, Buffers()
             return None
 
     def _completed(self, one: Ready, result: Tensor) -> "_Whole":
@@ -164,16 +164,17 @@ class Frames:
         tone = self._settings.tone
         toned = result if tone == Tone() else apply_tone(one.image, result, tone)
         cells = Fetched(light_cells(toned)) if self._settings.stabilize else None
-        return _Whole(self._held(toned, like=one.frame.pixels), total, cells, moment_of(toned.device))
+        held = self._held(toned, total, like=one.frame.pixels)
+        return _Whole(held, total, cells, moment_of(toned.device))
 
-    def _held(self, result: Tensor, *, like: Pixels) -> Tensor:
+    def _held(self, result: Tensor, total: Fetched, *, like: Pixels) -> Tensor:
         """Return a result in the form in which it waits: for those after it, or as pixels to be written."""
         # Where memory is short the look-ahead holds half of it, in steps that are still finer than 10 bits.
         if self._careful and self._settings.stabilize:
             return result.half()
         if result.device.type != "cpu":
             return result
-        if self._settings.stabilize:
+        if self._settings.stabilize or not total.get().isfinite():  # which is no pixel, and will be done again
             return _copied(result, self._buffers)
         return torch.from_numpy(pixels_of(result, like=like, buffers=self._buffers))
 

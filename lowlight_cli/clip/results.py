@@ -17,9 +17,9 @@ class ClipSettings:
     """How clips are done, beyond what the model does: see the options of `lowlight video`.
 
     `stabilize` is the strength of the anti-flicker filter, 0 for none; None means 1 for what networks make, and 0 where
-    pictures stay as they are. `contact_sheet` is the number of frames shown
-    before and after in a picture beside the result, 0 for no such picture. `frames_per_batch` frames are under way on a
-    GPU beside the one that is waited for; on a CPU the number of cores decides.
+    pictures stay as they are. `contact_sheet` is the number of frames shown before and after in a picture beside the
+    result, 0 for no such picture. `frames_per_batch` frames are under way on a GPU beside the one that is waited for;
+    on a CPU the number of cores decides.
     """
 
     tone: Tone = Tone()

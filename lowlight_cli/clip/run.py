@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.clip.work import ClipWork
-from lowlight_cli.device import is_out_of_memory
+from lowlight_cli.device import is_out_of_memory, release_free_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import LowlightError, ResourceError, SettingsError
 from lowlight_cli.paths import Job
@@ -49,6 +49,7 @@ def enhance_clips(
             work = ClipWork(facts, job.output, enhancer, settings)
             yield from work.run()
             result = work.result(blank, seconds=time.perf_counter() - started)
+            del work  # and with it the memory of its frames
         except (LowlightError, RuntimeError, MemoryError) as error:
             if isinstance(error, SettingsError) and number == 0:  # what the first clip refuses, all may
                 raise
@@ -57,6 +58,7 @@ def enhance_clips(
             told = error if isinstance(error, LowlightError) else ResourceError(_NO_ROOM)
             seconds = round(time.perf_counter() - started, 3)
             result = replace(blank, error=Failure(told.code, str(told)), seconds=seconds)
+        release_free_buffers()
         yield result
         if settings.fail_fast and result.status == "failed":
             return

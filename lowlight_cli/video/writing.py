@@ -168,7 +168,8 @@ class ClipWriter:
     def _begin(self) -> None:
         """Open the film's encoder, whose parameters the file's header holds, write the header, and begin a segment.
 
-        The film's own encoder lasts as long as the file: it is given no frames, since it would keep their memory.
+        The film's own encoder lasts as long as the file: it is given no frames, whose memory it would keep beside what
+        it takes to be open.
         """
         like = self._stream.codec_context
         try:
@@ -252,7 +253,8 @@ def _configure(encoder: VideoCodecContext, plan: FilmPlan) -> None:
     encoder.colorspace = plan.colour.matrix or plan.matrix
     encoder.color_range = plan.colour.range
     encoder.flags |= Flags.frame_duration
-    encoder.thread_type = "AUTO"  # PyAV's own choice, slices, makes x264 slower and its films larger
+    if plan.encoder == "libx264":
+        encoder.thread_type = "FRAME"  # PyAV's own choice, slices, makes it slower and its films larger
     if plan.encoder == "libx265" and plan.pixel_format:
         encoder.codec_tag = "hvc1"
     encoder.options = dict(plan.options)
