@@ -243,9 +243,11 @@ def video(
 
 def _steadiness(light: bool | None, strength: float | None) -> float | None:
     """Return the strength of the anti-flicker filter; None where the model decides."""
-    if light is None and strength is None:
-        return None
-    return 0.0 if light is False else 1.0 if strength is None else strength
+    if light is False:
+        return 0.0
+    if strength is None:
+        return 1.0 if light else None
+    return strength
 
 
 def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float | None) -> "Contents":

@@ -81,11 +81,11 @@ class Frames:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
         self._buffers = Buffers()
         self._at_once = 1 if careful else at_once
-        self.under_way = 0  # frames, at most, beside the next
+        self._under_way = 0  # frames, at most, beside the next
         if self._at_once > 1:
-            self.under_way = 2 * self._at_once
+            self._under_way = 2 * self._at_once
         elif enhancer.device.type != "cpu" and not careful:
-            self.under_way = settings.frames_per_batch
+            self._under_way = settings.frames_per_batch
 
     @torch.inference_mode()
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
@@ -123,7 +123,7 @@ class Frames:
         for item in items:
             under_way.append((item, begin(item)) if isinstance(item, Ready) else item)
             frames += isinstance(item, Ready)
-            while under_way and (frames > self.under_way or not isinstance(under_way[0], tuple)):
+            while under_way and (frames > self._under_way or not isinstance(under_way[0], tuple)):
                 frames -= isinstance(under_way[0], tuple)
                 yield self._arrived(under_way.popleft())
         while under_way:
