@@ -33,7 +33,7 @@ from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
 from lowlight_cli.video.facts import ClipFacts
-from lowlight_cli.video.flow import Ahead, Behind
+from lowlight_cli.video.flow import Ahead, AtOnce, Behind
 from lowlight_cli.video.reading import ClipFrame, ClipReader
 from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
 from lowlight_cli.video.writing import ClipWriter, verify_clip
@@ -134,10 +134,9 @@ class ClipWork:
         with (
             Ahead(items, room=room) as ahead,
             Behind(room=room) as encoding,
-            Behind(room=room) as steadying,
+            self._beside_network(room) as steadying,
         ):
-            for thread in (encoding, steadying):
-                thread.do(compute_alone)
+            encoding.do(compute_alone)
             for item in self._frames.made(ahead):
                 if isinstance(item, Made):
                     steadying.do(partial(self._steady, item, writer, encoding))
@@ -150,6 +149,14 @@ class ClipWork:
             steadying.finish()
             encoding.do(writer.close)
             encoding.finish()
+
+    def _beside_network(self, room: int) -> AtOnce | Behind:
+        """Return what corrects the light, or, where a CPU has made pixels of a frame already, hands them on."""
+        if self._enhancer.device.type == "cpu" and not self._settings.stabilize:
+            return AtOnce()
+        steadying = Behind(room=room)
+        steadying.do(compute_alone)
+        return steadying
 
     def _take_over_segments(self, writer: ClipWriter) -> None:
         """Write what an earlier run left finished, and begin where it ends."""

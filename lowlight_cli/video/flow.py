@@ -1,7 +1,8 @@
 """Work that goes on beside the caller's: a thread that produces ahead, and one that consumes behind.
 
-Both hold only a few items, so that memory stays flat whatever is slower; both hand failures to the caller, and both
-are over when their `with` block ends.
+The threads hold only a few items, so that memory stays flat whatever is slower; they hand failures to the caller, and
+are over when their `with` block ends. Handing an item over costs two switches of threads and a wait for Python's lock:
+work that takes less than that is done `AtOnce`.
 """
 
 import threading
@@ -146,3 +147,20 @@ class Behind(_Beside):
         except BaseException as error:
             self._failure = error
             self._channel.left.set()
+
+
+class AtOnce:
+    """Run calls where `Behind` would have a thread run them, in the caller's own."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Run a call."""
+        call()
+
+    def finish(self) -> None:
+        """Do nothing: everything is done."""
