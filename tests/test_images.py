@@ -6,6 +6,7 @@ import struct
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,12 @@ from lowlight_cli.settings import Encoding
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/"
- tiff:Orientation="6" exif:GPSLatitude="52,30N" tiff:Make="Maker"/></rdf:RDF></x:xmpmeta>"""
+ xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ tiff:Orientation="6" exif:GPSLatitude="52,30N" photoshop:City="secret" tiff:Make="Maker">
+<Iptc4xmpExt:LocationCreated><rdf:Bag><rdf:li><Iptc4xmpExt:City>secret</Iptc4xmpExt:City></rdf:li></rdf:Bag>
+</Iptc4xmpExt:LocationCreated></rdf:Description></rdf:RDF></x:xmpmeta>"""
+CITY, KEYWORD, DIGEST = b"\x1c\x02\x5a\x00\x06secret", b"\x1c\x02\x19\x00\x05night", b"8BIM\x04\x25\0\0\0\0\0\x04abcd"
+LONG_CAPTION = b"\x1c\x02\x78\x80\x04\x00\x00\x80\x01" + bytes(0x8001)
 
 
 def noise(*shape: int, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
@@ -391,14 +397,69 @@ def test_a_stale_thumbnail_is_gone() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_without_gps_no_trace_of_the_place_is_left(name: str) -> None:
-    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(), xmp=XMP)
+    segment = iptc_segment(KEYWORD + CITY) + DIGEST
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(), xmp=XMP, extra=jpeg_iptc(segment))
     assert b"secret" in written(read_picture(content), name)
-    result = written(read_picture(content), name, metadata="no-gps")
+    picture = read_picture(content)
+    result = written(picture, name, metadata="no-gps")
     assert b"secret" not in result
     assert b"52,30N" not in result
+    if name in ("JPEG", "PNG", "TIFF"):
+        assert read_picture(result).tags.iptc == iptc_segment(KEYWORD)
     exif = Image.open(io.BytesIO(result)).getexif()
     assert not exif.get_ifd(ExifTags.IFD.GPSInfo)
     assert exif[ExifTags.Base.Make] == "Maker"
+
+
+@pytest.mark.parametrize(
+    ("records", "kept"),
+    [
+        (KEYWORD + LONG_CAPTION + CITY, KEYWORD + LONG_CAPTION),
+        (KEYWORD + CITY + b"\x1c\x02\x19\xff\xff", KEYWORD),
+        (KEYWORD + b"x", KEYWORD),
+        (CITY, None),
+    ],
+)
+def test_no_place_hides_among_odd_records(records: bytes, kept: bytes | None) -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", extra=jpeg_iptc(iptc_segment(records)))
+    result = written(read_picture(content), "JPEG", metadata="no-gps")
+    assert read_picture(result).tags.iptc == (kept and iptc_segment(kept))
+
+
+def test_iptc_stays_with_a_png_as_other_programs_write_it() -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", extra=jpeg_iptc(iptc_segment(KEYWORD * 20)))
+    for depth in (8, 16):
+        picture = read_picture(content)
+        if depth == 16:
+            picture = replace(picture, pixels=picture.pixels.astype(np.uint16) * 257, depth=16)
+        again = read_picture(written(picture, "PNG"))
+        assert again.tags.iptc == iptc_segment(KEYWORD * 20)
+        assert not again.tags.text
+    info = PngImagePlugin.PngInfo()  # bare records, as some write them
+    info.add_text("Raw profile type iptc", f"\niptc\n{len(KEYWORD):8}\n{KEYWORD.hex()}\n", zip=True)
+    assert read_picture(encoded(Image.new("L", (8, 8)), "PNG", pnginfo=info)).tags.iptc == iptc_segment(KEYWORD)
+
+
+def test_what_a_format_has_no_place_for_is_said() -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(), extra=jpeg_iptc(iptc_segment(KEYWORD)))
+    for name, said in {
+        "WEBP": ("WEBP holds no IPTC data; left out",),
+        "BMP": ("BMP holds no EXIF and no IPTC data; left out",),
+        "TIFF": (),
+    }.items():
+        assert write_picture(read_picture(content), io.BytesIO(), encoding=Encoding(format=name)) == said
+        assert not write_picture(read_picture(content), io.BytesIO(), encoding=Encoding(format=name, metadata="strip"))
+
+
+def iptc_segment(records: bytes) -> bytes:
+    """Return records as Photoshop's resource 1028."""
+    return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(records)) + records + bytes(len(records) % 2)
+
+
+def jpeg_iptc(resources: bytes) -> bytes:
+    """Return resources as a JPEG's segment."""
+    content = b"Photoshop 3.0\0" + resources
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
 
 
 def test_strip_leaves_the_profile_that_the_pixels_need_and_nothing_else() -> None:

@@ -64,7 +64,7 @@ Quality = Annotated[
     ),
 ]
 MetadataOption = Annotated[
-    str, typer.Option("--metadata", help="keep, strip, or no-gps: all but the position.", rich_help_panel=_OUTPUT)
+    str, typer.Option("--metadata", help="keep, strip, or no-gps: all but places.", rich_help_panel=_OUTPUT)
 ]
 Overwrite = Annotated[
     bool,

@@ -1,6 +1,7 @@
 """Pictures to files, in the format a result is wanted in, complete or not at all."""
 
 import io
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -115,10 +116,13 @@ def _write_png(picture: Picture, file: BinaryIO, quality: int) -> None:
 
 
 def png_texts(tags: Tags) -> PngImagePlugin.PngInfo:
-    """Return the text chunks of a PNG: the XMP packet, and what the input had."""
+    """Return the text chunks of a PNG: the XMP packet, IPTC as ImageMagick writes it, and what the input had."""
     info = PngImagePlugin.PngInfo()
     if tags.xmp:
         info.add_itxt("XML:com.adobe.xmp", tags.xmp.decode("utf-8", "replace"))
+    if tags.iptc:
+        digits = "\n".join(textwrap.wrap(tags.iptc.hex(), 72))
+        info.add_text("Raw profile type iptc", f"\niptc\n{len(tags.iptc):8}\n{digits}\n", zip=True)
     for key, value in tags.text:
         info.add_text(key, value)
     return info

@@ -1,10 +1,12 @@
 """HEIC and raw photos, by libraries installed on request: `lowlight-cli[heic]`, `lowlight-cli[raw]`.
 
 Once its library is there, HEIC is an ordinary Pillow format. A raw photo is developed by LibRaw to 16-bit sRGB with the
-camera's white balance and without automatic brightening: making it bright is our task.
+camera's white balance and without automatic brightening: making it bright is our task. What the file says about the
+photo comes along, but for the maker's notes, which hold offsets into the raw file.
 """
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,8 +15,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import ExifTags, Image
 
 from lowlight_cli.errors import InputError
+from lowlight_cli.images import xmp as packets
+from lowlight_cli.images.harvest import exif_of_directories
+from lowlight_cli.images.metadata import Tags
 from lowlight_cli.images.picture import Picture
 
 if TYPE_CHECKING:
@@ -26,6 +32,10 @@ _LIBRARIES = {"HEIF": ("pillow_heif", "heic"), "RAW": ("rawpy", "raw")}
 
 # LibRaw's own words for the sRGB curve: the exponent, and the slope of the straight part.
 _SRGB_GAMMA = (2.4, 12.92)
+
+_XMP = 700
+_SRGB = 1  # as EXIF counts colour spaces
+_ORDERS = {b"II": "<", b"MM": ">"}
 
 
 def require(kind: str) -> ModuleType:
@@ -75,11 +85,46 @@ def read_raw(source: Source, pixel_budget: int) -> Picture:
             gamma=_SRGB_GAMMA,
             output_color=rawpy.ColorSpace.sRGB,
         )
+        tags = _tags_of_raw(source, photo)
+    height, width, _ = pixels.shape
     return Picture(
         pixels=np.ascontiguousarray(pixels),
         format="RAW",
         depth=16,
-        warnings=("a raw photo's EXIF data is not kept",),
+        tags=tags.upright(1, width, height),
+        warnings=() if tags.exif else ("its EXIF data could not be read and was left out",),
+    )
+
+
+def _tags_of_raw(source: Source, photo: "RawPy") -> Tags:
+    """Return what a raw photo's directories say, or, where it has none of the usual kind, its preview's EXIF."""
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            head = file.read(8)
+            if order := _ORDERS.get(head[:2]):  # of the makers' own kinds, too: only their third byte is another
+                found = Image.Exif()
+                found.endian = order
+                found.load_from_fp(file, *struct.unpack(f"{order}I", head[4:]))
+                return _described(found)
+        preview = photo.extract_thumb().data
+        if isinstance(preview, bytes):
+            with Image.open(io.BytesIO(preview)) as image:
+                return _described(image.getexif())
+    except Exception:  # damaged: Pillow raises whatever its reading of bytes makes it raise
+        return Tags()
+    return Tags()
+
+
+def _described(whole: Image.Exif) -> Tags:
+    details = whole.get_ifd(ExifTags.IFD.Exif)
+    if details:
+        for tag in (ExifTags.Base.MakerNote, ExifTags.IFD.Interop):
+            details.pop(tag, None)
+        details[ExifTags.Base.ColorSpace] = _SRGB
+    xmp = whole.get(_XMP)
+    return Tags(
+        exif=exif_of_directories(whole),
+        xmp=packets.without_developing(xmp) if isinstance(xmp, bytes) else None,
     )
 
 

@@ -1,6 +1,7 @@
 """What a format cannot hold of a picture: it is turned into what it can, or left out, and said."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,11 @@ def fit_to_format(picture: Picture, name: str) -> Picture:
         picture = shallow(picture).with_warning(f"{name} holds 8 bits per channel; written with 8 of 16")
     if picture.alpha is not None and not facts.alpha:
         picture = _on_white(picture).with_warning(f"{name} holds no transparency; laid on white")
+    untold: dict[str, Any] = {kind: None for kind in facts.untold if getattr(picture.tags, kind)}
+    if untold:
+        said = " and no ".join(kind.upper() for kind in untold)
+        picture = replace(picture, tags=replace(picture.tags, **untold))
+        picture = picture.with_warning(f"{name} holds no {said} data; left out")
     if name == "JPEG":
         picture = _with_segments_that_fit(picture)
     return picture

@@ -6,6 +6,7 @@ which is also what Pillow calls the format.
 
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Final, Literal
 
 from lowlight_cli.paths import PICTURES
 
@@ -15,7 +16,7 @@ class Format:
     """Facts about one format.
 
     `deep`: holds 16 bits per channel as we write it; `animated`: holds several frames as we write it; `profiled`:
-    carries an ICC profile; `largest_side`: in pixels.
+    carries an ICC profile; `untold`: the metadata that it has no place for; `largest_side`: in pixels.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Format:
     deep: bool = False
     animated: bool = False
     profiled: bool = True
+    untold: tuple[Literal["exif", "xmp", "iptc"], ...] = ()
     largest_side: int = 1 << 31
 
     @property
@@ -36,18 +38,20 @@ class Format:
         return self.name.lower() not in PICTURES.written_as
 
 
+_NOTHING_TOLD: Final = ("exif", "xmp", "iptc")
+
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
         Format("JPEG", alpha=False, largest_side=65500),
         Format("PNG", deep=True, animated=True),
-        Format("WEBP", animated=True, largest_side=16383),
+        Format("WEBP", animated=True, untold=("iptc",), largest_side=16383),
         Format("TIFF", deep=True, animated=True),
-        Format("AVIF", animated=True, largest_side=65535),
-        Format("BMP", profiled=False),
-        Format("GIF", animated=True, profiled=False, largest_side=65535),
-        Format("PPM", alpha=False, deep=True, profiled=False),
-        Format("HEIF"),
+        Format("AVIF", animated=True, untold=("iptc",), largest_side=65535),
+        Format("BMP", profiled=False, untold=_NOTHING_TOLD),
+        Format("GIF", animated=True, profiled=False, untold=_NOTHING_TOLD, largest_side=65535),
+        Format("PPM", alpha=False, deep=True, profiled=False, untold=_NOTHING_TOLD),
+        Format("HEIF", untold=("iptc",)),
         Format("RAW", alpha=False),
     )
 }

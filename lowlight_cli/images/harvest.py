@@ -5,26 +5,22 @@ import struct
 
 from PIL import ExifTags, Image, ImageFile
 
-from lowlight_cli.images.metadata import (
-    Tags,
-    has_extension,
-    iptc_without_thumbnail,
-    orientation_of,
-    readable_exif,
-    without_extension,
-    without_extra_pictures,
-)
+from lowlight_cli.images import photoshop
+from lowlight_cli.images import xmp as packets
+from lowlight_cli.images.metadata import Tags, orientation_of, readable_exif
 
 # The directory of a TIFF mixes description with layout. These tags describe, and are true of the result as well.
 _DESCRIPTIVE = (
     0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
     0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
 )  # fmt: skip
-_IPTC_RESOURCE, _IPTC_LONGEST = b"\x04\x04\x00\x00", 1 << 15  # its number and empty name; a data set's usual limit
 _TIFF_PHOTOSHOP = 0x8649
 _NEW_SUBFILE_TYPE = 0x00FE
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
-_PNG_COPIES = ("XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
+_PNG_IPTC = ("Raw profile type iptc", "Raw profile type 8bim")
+_PNG_COPIES = (
+    "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp", *_PNG_IPTC,
+)  # fmt: skip
 
 # The luminance table of the JPEG standard, annex K.1: what libjpeg calls quality 50.
 _LUMINANCE_TABLE = (
@@ -57,7 +53,7 @@ def orientation_to_undo(image: ImageFile.ImageFile) -> int:
 def exif_of(image: ImageFile.ImageFile) -> bytes | None:
     """Return the EXIF block as it stands in the file; a TIFF's is gathered from its directories."""
     if image.format == "TIFF":
-        return _exif_of_tiff(image)
+        return exif_of_directories(image.getexif())
     raw = image.info.get("exif")
     if raw is None and "Raw profile type exif" in image.info:
         raw = _hex_profile(image.info["Raw profile type exif"])
@@ -73,16 +69,16 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
     xmp = _as_bytes(image.info.get("xmp"))
     if _has_extra_pictures(image):
         warnings.append("further pictures in the file (a second view or a gain map) were left out")
-        xmp = without_extra_pictures(xmp)
-    if has_extension(xmp):
+        xmp = xmp and packets.without_extra_pictures(xmp)
+    if xmp and packets.has_extension(xmp):
         warnings.append("the extended part of its XMP data was left out")
-        xmp = without_extension(xmp)
+        xmp = packets.without_extension(xmp)
     comment = image.info.get("comment")
     return (
         Tags(
             exif=exif,
             xmp=xmp,
-            iptc=iptc_without_thumbnail(_photoshop_of(image)),
+            iptc=photoshop.without_thumbnail(_photoshop_of(image)),
             dpi=_dpi_of(image),
             comment=_as_bytes(comment),
             text=_texts_of(image),
@@ -121,8 +117,9 @@ def _full_pages(image: ImageFile.ImageFile, count: int) -> int:
     return max(1, pages)
 
 
-def _exif_of_tiff(image: ImageFile.ImageFile) -> bytes | None:
-    whole, kept = image.getexif(), Image.Exif()
+def exif_of_directories(whole: Image.Exif) -> bytes | None:
+    """Return an EXIF block of what describes the picture in the directories of a TIFF, or a raw photo."""
+    kept = Image.Exif()
     for tag in _DESCRIPTIVE:
         if tag in whole:
             kept[tag] = whole[tag]
@@ -140,7 +137,7 @@ def _exif_of_tiff(image: ImageFile.ImageFile) -> bytes | None:
 
 
 def _hex_profile(text: str) -> bytes | None:
-    """Decode the way old PNG writers stored EXIF: a name, a length, and the bytes in hexadecimal."""
+    """Decode the way PNG writers store what PNG has no place for: a name, a length, and the bytes in hexadecimal."""
     try:
         return bytes.fromhex("".join(text.split("\n")[3:]))
     except ValueError:
@@ -150,30 +147,27 @@ def _hex_profile(text: str) -> bytes | None:
 def _photoshop_of(image: ImageFile.ImageFile) -> bytes | None:
     if image.format == "TIFF":
         return _as_bytes(getattr(image, "tag_v2", {}).get(_TIFF_PHOTOSHOP)) or _iptc_of(image)
+    for name in _PNG_IPTC if image.format == "PNG" else ():
+        if content := _hex_profile(image.info.get(name, "")):
+            return photoshop.resources_of(content)
     segments = [content for name, content in getattr(image, "applist", ()) if name == "APP13"]
     parts = [part.removeprefix(_PHOTOSHOP_START) for part in segments if part.startswith(_PHOTOSHOP_START)]
     return b"".join(parts) or None
 
 
 def _iptc_of(image: ImageFile.ImageFile) -> bytes | None:
-    """Return a TIFF's IPTC records, which may lie in a tag of their own, as Photoshop's resource of them.
-
-    Source: IPTC-NAA Information Interchange Model 4.2, 1.5 (data sets).
-    """
+    """Return a TIFF's IPTC records, which may lie in a tag of their own, as Photoshop's resource of them."""
     from PIL.IptcImagePlugin import getiptcinfo
 
     try:
         found = getiptcinfo(image) or {}
     except Exception:  # damaged: Pillow raises whatever its reading of bytes makes it raise
         return None
-    records = b""
-    for (record, number), held in sorted(found.items()):
-        for value in held if isinstance(held, list) else [held]:
-            if len(value) < _IPTC_LONGEST:
-                records += bytes((0x1C, record, number)) + len(value).to_bytes(2, "big") + value
-    if not records:
-        return None
-    return b"8BIM" + _IPTC_RESOURCE + len(records).to_bytes(4, "big") + records + bytes(len(records) % 2)
+    return photoshop.iptc_block(
+        photoshop.iptc_record(tag, value)
+        for tag, held in sorted(found.items())
+        for value in (held if isinstance(held, list) else [held])
+    )
 
 
 def _dpi_of(image: ImageFile.ImageFile) -> tuple[float, float] | None:

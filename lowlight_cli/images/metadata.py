@@ -4,10 +4,11 @@ EXIF is edited in place, byte for byte, never taken apart and put together again
 the block around them, and any rebuilding breaks them.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from lowlight_cli.images import photoshop
+from lowlight_cli.images import xmp as packets
 from lowlight_cli.images.directory import Directory, Entry, TiffBlock
 from lowlight_cli.settings import Metadata
 
@@ -18,15 +19,7 @@ _EXIF_DIRECTORY = 0x8769
 _PLACE_DIRECTORY = 0x8825
 _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 
-_THUMBNAIL_RESOURCES = (1033, 1036)
-
-# Where a JPEG's packet says that more follows, which no segment of a result would hold.
-_XMP_EXTENSION = rb"""\sxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<(xmpNote:HasExtendedXMP)>.*?</\1>"""
-
-_XMP_SIZES = {
-    rb"(?:tiff:ImageWidth|exif:PixelXDimension)": 0,
-    rb"(?:tiff:ImageLength|exif:PixelYDimension)": 1,
-}
+_PLACE_TEXT = "gps"  # in the names that ImageMagick gives to what it knows of EXIF
 
 
 @dataclass(frozen=True)
@@ -45,12 +38,21 @@ class Tags:
     text: tuple[tuple[str, str], ...] = ()
 
     def chosen(self, metadata: Metadata) -> "Tags":
-        """Return what `--metadata` leaves: all, all but the place, or nothing but the resolution."""
+        """Return what `--metadata` leaves: all, all but places, or nothing but the resolution."""
         if metadata == "strip":
             return Tags(dpi=self.dpi)
         if metadata == "no-gps":
-            return replace(self, exif=without_place(self.exif), xmp=_xmp_without_place(self.xmp))
+            return self._without_place()
         return self
+
+    def _without_place(self) -> "Tags":
+        return replace(
+            self,
+            exif=without_place(self.exif),
+            xmp=self.xmp and packets.without_place(self.xmp),
+            iptc=photoshop.without_place(self.iptc),
+            text=tuple(text for text in self.text if _PLACE_TEXT not in text[0].lower()),
+        )
 
     def upright(self, orientation: int, width: int, height: int) -> "Tags":
         """Return the tags of a picture turned upright from `orientation`, now of this size in pixels."""
@@ -59,7 +61,7 @@ class Tags:
             exif = _upright_exif(exif, width, height)
         if xmp is not None:
             # An orientation that stands in XMP alone is left: no viewer obeys it, and neither did we.
-            xmp = _upright_xmp(xmp, width, height, turned=orientation != 1)
+            xmp = packets.upright(xmp, width, height, turned=orientation != 1)
         if dpi is not None and orientation >= 5:
             dpi = (dpi[1], dpi[0])
         return replace(self, exif=exif, xmp=xmp, dpi=dpi)
@@ -100,44 +102,6 @@ def without_place(exif: bytes | None) -> bytes | None:
     return block.bytes()
 
 
-def without_extra_pictures(xmp: bytes | None) -> bytes | None:
-    """Return the packet without claims that a gain map or a clip follows the picture."""
-    if xmp is None:
-        return None
-    names = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
-    kept = re.sub(rb"\s" + names + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
-    return re.sub(rb"(?s)<(" + names + rb")(?:\s[^>]*)?(?:/>|>.*?</\1>)", b"", kept)
-
-
-def has_extension(xmp: bytes | None) -> bool:
-    """Whether the packet names a second part, which JPEGs hold in segments of their own."""
-    return xmp is not None and re.search(_XMP_EXTENSION, xmp) is not None
-
-
-def without_extension(xmp: bytes | None) -> bytes | None:
-    """Return the packet without its claim that a second part follows."""
-    return None if xmp is None else re.sub(_XMP_EXTENSION, b"", xmp)
-
-
-def iptc_without_thumbnail(resources: bytes | None) -> bytes | None:
-    """Return Photoshop's resources (IPTC among them) without small copies of the picture; None if damaged.
-
-    Source: Adobe Photoshop File Formats Specification, "Image Resource Blocks".
-    """
-    kept, place = b"", 0
-    while resources and resources[place : place + 4] == b"8BIM":
-        number = int.from_bytes(resources[place + 4 : place + 6], "big")
-        name_end = place + 6 + (resources[place + 6 : place + 7] or b"\0")[0] // 2 * 2 + 2
-        size = int.from_bytes(resources[name_end : name_end + 4], "big")
-        end = name_end + 4 + size + size % 2
-        if end > len(resources) + 1:
-            return None
-        if number not in _THUMBNAIL_RESOURCES:
-            kept += resources[place:end]
-        place = end
-    return kept or None
-
-
 def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
     block = TiffBlock(exif)
     first = block.first()
@@ -172,23 +136,3 @@ def _entries_at(block: TiffBlock, pointer: Entry) -> Iterator[Entry]:
     except ValueError:
         return
     yield from directory.entries()
-
-
-def _upright_xmp(xmp: bytes, width: int, height: int, *, turned: bool) -> bytes:
-    if turned:
-        xmp = _set_xmp(xmp, rb"tiff:Orientation", b"1")
-    for name, axis in _XMP_SIZES.items():
-        xmp = _set_xmp(xmp, name, b"%d" % (width, height)[axis])
-    return re.sub(rb"(?s)<xmp:Thumbnails[\s>].*?</xmp:Thumbnails>", b"", xmp)
-
-
-def _set_xmp(xmp: bytes, name: bytes, value: bytes) -> bytes:
-    """Set a number that stands as an attribute (`name="6"`) or as an element (`<name>6</name>`)."""
-    return re.sub(rb"(" + name + rb"""(?:\s*=\s*["']|>)\s*)\d+""", rb"\g<1>" + value, xmp)
-
-
-def _xmp_without_place(xmp: bytes | None) -> bytes | None:
-    if xmp is None:
-        return None
-    kept = re.sub(rb"""\sexif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp)
-    return re.sub(rb"(?s)<(exif:GPS\w+)(?:\s[^>]*)?(?:/>|>.*?</\1>)", b"", kept)
