@@ -12,11 +12,13 @@ from torch import Tensor
 
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.images.colour import grey_of
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Precision, Tiling, Tone
 
 Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
+_BARE_MODES = ("F", "I")
 
 
 def enhance(
@@ -35,8 +37,9 @@ def enhance(
 ) -> Picture:
     """Make a dark picture bright and clean, as `lowlight enhance` does; the options are the command's.
 
-    - A PIL image: any mode; L, LA, RGB and RGBA come back in their mode, others as RGB. Alpha is untouched. The
-      values are taken as sRGB and the image as upright: profiles and EXIF are the caller's.
+    - A PIL image: any mode but F and I, whose numbers have no agreed white; L, LA, I;16 (and its kin), RGB and RGBA
+      come back in their mode, others as RGB. Alpha is untouched. The values are taken as sRGB and the image as upright:
+      profiles and EXIF are the caller's.
     - A numpy array: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, RGB order; uint8, uint16, or floats in [0, 1].
     - A tensor: `(3, H, W)` or `(N, 3, H, W)`, RGB floats in [0, 1], any device.
 
@@ -47,8 +50,7 @@ def enhance(
     file = None if weights is None else Path(weights)
     enhancer = _loaded(model, file, Compute(device, precision, Tiling(tile)), denoise, offline)
     if isinstance(picture, Image.Image):
-        plain = picture if picture.mode in _PLAIN_MODES else picture.convert("RGB")
-        return Image.fromarray(_enhance_array(np.asarray(plain), enhancer, tone))
+        return Image.fromarray(_enhance_array(_array_of(picture), enhancer, tone))
     if isinstance(picture, Tensor):
         return _enhance_tensor(picture, enhancer, tone)
     if isinstance(picture, np.ndarray):
@@ -59,6 +61,14 @@ def enhance(
 @lru_cache(maxsize=1)
 def _loaded(model: str, weights: Path | None, compute: Compute, denoise: float | None, offline: bool) -> Enhancer:
     return load_enhancer(model, weights=weights, compute=compute, denoise=denoise, offline=offline)
+
+
+def _array_of(image: Image.Image) -> NDArray[np.generic]:
+    if image.mode in _BARE_MODES:
+        raise SettingsError(f"a PIL image of mode {image.mode} has no agreed white; give an array of floats in [0, 1]")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)  # in this machine's order of bytes
+    return np.asarray(image if image.mode in _PLAIN_MODES else image.convert("RGB"))
 
 
 def _enhance_tensor(picture: Tensor, enhancer: Enhancer, tone: Tone) -> Tensor:
@@ -78,9 +88,10 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
     top = 1.0 if np.issubdtype(picture.dtype, np.floating) else float(np.iinfo(_depth(picture)).max)
     floats = torch.from_numpy(np.ascontiguousarray(colours, dtype=np.float32) / np.float32(top))
     image = floats.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
-    bright = enhancer.enhance_tensor(image, tone=tone)[0].permute(1, 2, 0).numpy() * top
+    bright = enhancer.enhance_tensor(image, tone=tone)[0].numpy()
     if colours.shape[2] == 1:
-        bright = bright @ np.array([[0.2126], [0.7152], [0.0722]], dtype=np.float32)
+        bright = grey_of(bright)[None]
+    bright = bright.transpose(1, 2, 0) * top
     result = planes.copy()
     result[..., : colours.shape[2]] = bright if top == 1.0 else np.rint(bright)
     return result.reshape(picture.shape)

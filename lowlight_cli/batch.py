@@ -10,6 +10,7 @@ from typing import TextIO
 
 from lowlight_cli.atomic import preserve_times
 from lowlight_cli.comparison import write_comparison
+from lowlight_cli.device import explained_memory
 from lowlight_cli.enhancer import Enhancer, Progress
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import (
@@ -27,9 +28,11 @@ from lowlight_cli.paths import Job
 from lowlight_cli.results import FileResult, blank_result, failed_result
 from lowlight_cli.settings import Comparison, Encoding, Tone
 
-# Decoded pictures wait for the network and results for the disk; together they stay below this many pixels, or are
-# one picture at a time.
+# Decoded pictures wait for the network and results for the disk; together they stay below about this many pixels, or
+# are one picture at a time. One that is being decoded counts as the largest so far.
 _PIXELS_IN_FLIGHT = 64_000_000
+
+_NO_ROOM = "memory ran out while it was read, enhanced or written; give --jobs 1, or end other programs"
 
 # Beyond this an animation is a film, or a file made to keep us busy: 40,000 frames of one pixel fit into 1 MB.
 _MOST_FRAMES = 10_000
@@ -90,6 +93,7 @@ class _Line:
         self._writers = ThreadPoolExecutor(batch.threads, "write")
         self._reads: deque[tuple[Job, Future[_Loaded]]] = deque()
         self._writes: deque[tuple[FileResult, int, Future[tuple[str, ...]]]] = deque()
+        self._largest = 0  # pixels
 
     def close(self) -> None:
         """Let writes in progress end, and start nothing more."""
@@ -116,8 +120,10 @@ class _Line:
             started = time.perf_counter()
             try:
                 loaded = read.result()
+                self._largest = max(self._largest, loaded.pixels)
                 self._read_ahead(waiting, held=loaded.pixels)
-                done = self._start(job, loaded)
+                with explained_memory(_NO_ROOM):
+                    done = self._start(job, loaded)
             except LowlightError as error:
                 done = failed_result(blank_result(job, "failed"), error)
             done = replace(done, seconds=round(time.perf_counter() - started, 3))
@@ -130,7 +136,9 @@ class _Line:
 
     def _read_ahead(self, waiting: Iterator[Job], *, held: int = 0) -> None:
         held += sum(pixels for _, pixels, _ in self._writes)
-        while len(self._reads) < self._batch.threads and held < _PIXELS_IN_FLIGHT:
+        while len(self._reads) < self._batch.threads and held + len(self._reads) * self._largest < _PIXELS_IN_FLIGHT:
+            if self._reads and not self._largest:
+                return  # the first tells how large they are
             job = next(waiting, None)
             if job is None:
                 return
@@ -191,6 +199,7 @@ def _open_stream(stream: TextIO | None, what: str) -> TextIO:
     return stream
 
 
+@explained_memory(_NO_ROOM)
 def _load(job: Job, pixel_budget: int | None) -> _Loaded:
     source = job.input if job.input is not None else _open_stream(sys.stdin, "input").buffer.read()
     facts = probe(source, pixel_budget=pixel_budget)
@@ -203,6 +212,7 @@ def _load(job: Job, pixel_budget: int | None) -> _Loaded:
     return _Loaded(picture, picture.width, picture.height)
 
 
+@explained_memory(_NO_ROOM)
 def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[str, ...]:
     if job.output is None:
         stream = _open_stream(sys.stdout, "output").buffer

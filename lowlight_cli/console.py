@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -61,7 +61,7 @@ class Show:
                 transient=True,
             )
             self._outer = self._bars.add_task(noun, total=total)
-            self._inner = self._bars.add_task("tiles", total=None, visible=False)
+            self._inner = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
         if self._bars:
@@ -74,10 +74,14 @@ class Show:
         if self._bars:
             self._bars.stop()
 
-    def step(self, done: int, total: int, what: str = "tiles") -> None:
+    def step(self, done: int, total: int, what: str) -> None:
         """Tell that `done` of `total` tiles, frames or steps of the present item are finished; `what` stands beside."""
         if self._bars:
             self._bars.update(self._inner, description=what, completed=done, total=total, visible=total > 1)
+
+    def steps_of(self, what: str) -> Callable[[int, int], None]:
+        """Return what is told how much is done and how much there is, of `what`."""
+        return lambda done, total: self.step(done, total, what)
 
     def advance(self, name: str) -> None:
         """Tell that an item is finished; `name` may hold anything."""

@@ -3,12 +3,14 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from lowlight_cli.errors import DeviceError, SettingsError
+from lowlight_cli.errors import DeviceError, ResourceError, SettingsError
 from lowlight_cli.settings import Precision
 
 ALL_GPUS = "cuda:all"
@@ -120,6 +122,17 @@ def describe_device(device: torch.device) -> str:
         return f"{device} ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
     return f"{device} ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
+
+
+@contextmanager
+def explained_memory(told: str) -> Iterator[None]:
+    """Turn running out of memory within the block into a ResourceError that says `told`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(told) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

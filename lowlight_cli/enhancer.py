@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowlight_cli import cache
-from lowlight_cli.backends import SAMPLE_SIDE, BackendInfo, load_backend
+from lowlight_cli.backends import BACKENDS, SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
 from lowlight_cli.device import (
     bound_threads,
@@ -23,7 +23,7 @@ from lowlight_cli.device import (
     precision_name,
     usable_precision,
 )
-from lowlight_cli.errors import NumericsError, WeightsError
+from lowlight_cli.errors import NumericsError, SettingsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.settings import Compute, Tiling, Tone, check_compiling
@@ -39,9 +39,6 @@ Progress = Callable[[int, int], None]
 # On a CPU larger tiles leave the caches and win nothing; a GPU wants work for all its cores.
 _LARGEST_TILE = {"cpu": 512, "mps": 1024, "cuda": 2048}
 _CPU_TILE_BYTES = 700 << 20
-
-# Two state-dict names that every network of a backend has, and no other's.
-_SIGNATURES = {"darkir": "intro.weight", "zeroig": "enhance.in_conv.0.weight"}
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,10 @@ class Enhancer:
 
     def tile_size(self, height: int, width: int) -> int:
         """Return the side of the tiles for a picture of this size, 0 for none: as set, or chosen from memory."""
-        if self.tiling.size is not None:
-            return self.tiling.size
+        size = self._chosen_tile(height, width) if self.tiling.size is None else self.tiling.size
+        return 0 if size >= max(height, width) else size
+
+    def _chosen_tile(self, height: int, width: int) -> int:
         cost = self.backend(self.dtype).peak_bytes_per_pixel
         budget = free_bytes(self.device) // 2
         if self.device.type == "cpu":
@@ -169,8 +168,7 @@ class _Run:
 
     def __init__(self, enhancer: Enhancer, source: _Previewed, *, on_tile: Progress | None = None) -> None:
         self._enhancer, self._source, self._on_tile = enhancer, source, on_tile
-        size = enhancer.tile_size(source.height, source.width)
-        self.size = 0 if size >= max(source.height, source.width) else size
+        self.size = enhancer.tile_size(source.height, source.width)
         self.dtype = enhancer.dtype
         self._geometry = _geometry(enhancer.info, enhancer.tiling, self.size)
         self._total = count_tiles(source.height, source.width, **self._geometry)
@@ -286,19 +284,21 @@ def find_model(
 
     With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell.
 
-    Raises SettingsError for an unknown name, and WeightsError when weights cannot be had or read.
+    Raises SettingsError for an unknown name or settings of another backend, and WeightsError when weights cannot be
+    had or read.
     """
     if weights is None and model == "identity":
-        return Model(model, "identity")
+        return Model(model, "identity", network=_told(network, "identity"), denoise=denoise)
     if weights is not None:
         held = read_weights(weights)
-        return Model(model, _backend_of(held), held, network or {}, denoise)
+        name = _backend_of(held)
+        return Model(model, name, held, _told(network, name), denoise)
     entry = find_entry(read_manifest(), model)
     path = cache.fetch(entry, offline=offline, progress=on_download, notice=logger.warning)
     # Only the digest of the very bytes that are loaded protects.
     held = read_weights(path, sha256=cache.known_digest(entry))
     name = entry.backend or _backend_of(held)
-    return Model(model, name, held, {**entry.network, **(network or {})}, denoise)
+    return Model(model, name, held, {**entry.network, **_told(network, name)}, denoise)
 
 
 def load_enhancer(
@@ -322,9 +322,17 @@ def load_enhancer(
 _CPU = torch.device("cpu")
 
 
+def _told(network: Mapping[str, object] | None, backend: str) -> Mapping[str, object]:
+    """Return the settings that somebody gave a network; of all, only DarkIR takes any."""
+    if network and backend != "darkir":
+        raise SettingsError(f"{' and '.join(f'--{name}' for name in network)} means nothing to {backend}")
+    return network or {}
+
+
 def _backend_of(weights: WeightsFile) -> str:
-    for backend, name in _SIGNATURES.items():
-        if name in weights.tensors:
+    signatures = {name: info.signature for name, info in BACKENDS.items() if info.signature}
+    for backend, names in signatures.items():
+        if weights.tensors.keys() >= set(names):
             return backend
-    known = ", ".join(f"{name!r} ({backend})" for backend, name in _SIGNATURES.items())
+    known = ", ".join(f"{names[0]!r} ({backend})" for backend, names in signatures.items())
     raise WeightsError(f"the file holds weights of no network we know: none of {known} is in it")

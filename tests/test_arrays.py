@@ -34,6 +34,25 @@ def test_pil_images_keep_their_mode_and_alpha(mode):
     assert np.asarray(out.convert("L")).mean() > np.asarray(picture.convert("L")).mean()
 
 
+def test_a_sixteen_bit_pil_image_keeps_its_depth():
+    levels = np.random.default_rng(0).integers(0, 3000, (20, 30)).astype(np.uint16)
+    native = Image.fromarray(levels)
+    swapped = Image.frombytes("I;16B", native.size, levels.astype(">u2").tobytes())
+    for picture in (native, swapped):
+        out = lowlight_cli.enhance(picture, model="identity")
+        assert out.mode == "I;16"
+        assert np.abs(np.asarray(out).astype(int) - levels).max() <= 1
+    assert np.asarray(lowlight_cli.enhance(native, model="identity", exposure=1.0)).mean() > 1.4 * levels.mean()
+
+
+def test_grey_is_as_bright_as_its_colours_are_in_linear_light():
+    grey = np.full((16, 16), 40, np.uint8)
+    out = lowlight_cli.enhance(grey, offline=True)
+    path_like = lowlight_cli.enhance(np.repeat(grey[..., None], 3, axis=2), offline=True)
+    linear = ((path_like / 255 + 0.055) / 1.055) ** 2.4 @ np.array([0.2126, 0.7152, 0.0722])
+    assert np.abs(out - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() <= 1.5
+
+
 @pytest.mark.parametrize("shape", [(3, 9, 11), (2, 3, 9, 11)])
 def test_tensors_come_back_as_tensors(shape):
     picture = torch.rand(shape, dtype=torch.float64)
@@ -43,7 +62,16 @@ def test_tensors_come_back_as_tensors(shape):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["a.png", np.zeros((4, 4, 7)), np.zeros(3), np.zeros((4, 4), np.int32), torch.zeros(4, 4)]
+    "wrong",
+    [
+        "a.png",
+        np.zeros((4, 4, 7)),
+        np.zeros(3),
+        np.zeros((4, 4), np.int32),
+        torch.zeros(4, 4),
+        Image.new("F", (4, 4)),
+        Image.new("I", (4, 4)),
+    ],
 )
 def test_other_things_are_refused(wrong):
     with pytest.raises(SettingsError):

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from typer.testing import CliRunner
 
 from lowlight_cli.cli.train import train
 from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.train.events import Progress, as_record
+from lowlight_cli.train.journal import draw_curve
 from lowlight_cli.train.recipe import parse_recipe
 
 RECIPE = """
@@ -120,3 +123,10 @@ def test_a_recipe_that_cannot_be_meant_is_one_sentence(setting, wrong):
     text = f"{setting} = {wrong}\n" if setting == "name" else f'name = "x"\n{setting} = {wrong}\n'
     with pytest.raises(SettingsError, match="recipe"):
         parse_recipe(text)
+
+
+def test_what_is_not_finite_is_null_in_records_and_no_point_of_the_curve(tmp_path):
+    record = as_record(Progress(3, 9, math.nan, math.inf, 1e-3, 1, 0.5))
+    assert json.loads(json.dumps(record, allow_nan=False))["loss"] is None
+    draw_curve(tmp_path / "curve.png", [record, as_record(Progress(6, 9, 0.5, 1.0, 1e-3, 0, 0.5))])
+    assert (tmp_path / "curve.png").exists()

@@ -194,11 +194,11 @@ def test_a_result_cannot_go_below_a_file_or_replace_a_folder() -> None:
 
 def test_variants_stand_beside_the_result() -> None:
     make("a.jpg")
-    (job,) = plan_jobs(["a.jpg"], variants=["compare", "denoised"]).jobs
+    (job,) = plan_jobs(["a.jpg"], variants=["compare", "enhanced"]).jobs
     assert job.files == (
         Path("a_lowlight.jpg"),
         Path("a_lowlight_compare.jpg"),
-        Path("a_lowlight_denoised.jpg"),
+        Path("a_lowlight_enhanced.jpg"),
     )
     assert variant_path(Path("out/a.b.png"), "enhanced") == Path("out/a.b_enhanced.png")
 

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,14 +27,16 @@ from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli import app
 from lowlight_cli.cli.video import _line
 from lowlight_cli.clip import ClipProgress, ClipSettings
+from lowlight_cli.clip.contact import ContactSheet
 from lowlight_cli.clip.frames import Frames, Made, Ready, compute_alone, floats, pixels_of
+from lowlight_cli.clip.work import _fingerprint
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import NumericsError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.video import read_time
-from lowlight_cli.video.facts import Turn, turn_of_matrix
+from lowlight_cli.video.facts import Turn, probe_clip, turn_of_matrix
 from lowlight_cli.video.flow import Ahead
-from lowlight_cli.video.reading import ClipFrame
+from lowlight_cli.video.reading import ClipFrame, ClipReader
 from lowlight_cli.video.segments import Segment, SegmentStore
 from lowlight_cli.weights_file import write_weights
 
@@ -383,7 +386,7 @@ def test_light_is_calmed_where_a_network_computes_or_where_that_is_asked(tmp_pat
 
     as_it_is = float(np.std([frame.mean() for frame in see(source).pixels]))
     assert wavering() == pytest.approx(as_it_is, rel=0.02), "the identity is the film as it is"
-    assert wavering("--no-stabilize-light", "--stabilize-strength", "1") == pytest.approx(as_it_is, rel=0.02)
+    assert wavering("--no-stabilize-light") == pytest.approx(as_it_is, rel=0.02)
     calm = wavering("--stabilize-light")
     assert calm < as_it_is / 3
     assert calm < wavering("--stabilize-strength", "0.5") < as_it_is * 0.8
@@ -608,3 +611,128 @@ def test_networks_of_one_name_are_told_apart(tmp_path):
         write_weights(folder / "mine.safetensors", DarkIR(width=8).state_dict(), {})
         made_of.add(load_enhancer("mine", weights=folder / "mine.safetensors", compute=Compute("cpu")).made_of)
     assert len(made_of) == 2
+
+
+def test_slow_films_come_out_in_containers_that_do_not_hold_how_long_a_frame_is_shown(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=6, rate=Fraction(1), time_base=Fraction(1), sound=None)
+    for suffix in (".ts", ".flv"):
+        assert len(done(source, *QUICK, suffix=suffix).times) == 6
+
+
+def test_a_tile_that_covers_the_frame_is_none(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=4)
+    ran = lowlight("video", source, "-o", tmp_path / "b.mp4", "--tile", "64", "--json", "--device", "cpu")
+    assert json.loads(ran.stdout)["tile"] == 0
+
+
+def test_a_contact_sheet_of_a_clip_without_a_length_reaches_its_end(tmp_path):
+    made = make_clip(tmp_path / "a.mkv", frames=100, options={"g": "10"}, sound=None)
+    source = tmp_path / "live.mkv"
+    with av.open(str(made)) as known, av.open(str(source), "w", container_options={"live": "1"}) as live:
+        film = live.add_stream_from_template(known.streams.video[0])
+        for packet in known.demux(known.streams.video[0]):
+            if packet.size:
+                packet.stream = film
+                live.mux(packet)
+    assert probe_clip(source).seconds is None
+    sheet = ContactSheet(tmp_path / "sheet.png", 4, length=None, start=Fraction(0))
+    with ClipReader(probe_clip(source)) as reader:
+        for item in reader.read():
+            if isinstance(item, ClipFrame):
+                sheet.see(item.shown * reader.facts.time_base, item.pixels, item.pixels)
+    moments = [float(line[0].label.split(" s")[0]) for line in sheet.chosen()]
+    assert np.diff(moments) == pytest.approx(1, abs=0.35)  # four of four seconds
+    assert identity(source, "--contact-sheet", "4").exit_code == 0
+    assert (tmp_path / "live_lowlight_sheet.png").exists()
+
+
+def test_an_option_that_the_first_clip_cannot_have_ends_the_run_whoever_works(tmp_path, monkeypatch):
+    """A later clip fails alone, also where it is some worker's first."""
+    for name, size in (("a.mkv", (64, 48)), ("b.mkv", (63, 47)), ("c.mkv", (64, 48))):
+        make_clip(tmp_path / name, frames=3, size=size, codec="ffv1", pixel_format="yuv444p", sound=None)
+    monkeypatch.setattr("lowlight_cli.spread.crew.choose_devices", lambda _: (torch.device("cpu"),) * 2)
+    arguments = ("--pix-fmt", "yuv420p", "--json", "-o", f"{tmp_path}/out/")
+    ran = lowlight("video", tmp_path, "--model", "identity", *arguments)
+    assert ran.exit_code == 1
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["status"] for one in told] == ["done", "failed", "done"]
+    assert told[1]["error"]["code"] == "usage"
+    ran = lowlight("video", tmp_path / "b.mkv", tmp_path / "c.mkv", "--model", "identity", "--overwrite", *arguments)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_no_more_frames_are_computed_at_a_time_than_memory_was_reckoned_for(at_once: int):
+    enhancer = load_enhancer("identity", compute=Compute("cpu"))
+    lock, now, most = threading.Lock(), 0, 0
+
+    def enhance(image: Tensor) -> Tensor:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return image
+
+    frames = [ClipFrame(np.zeros((3, 8, 8), np.uint8), number, 1) for number in range(16)]
+    with torch_threads(8):
+        way = Frames(enhancer, ClipSettings(stabilize=0.0), careful=False, at_once=at_once)
+        ready = (replace(ready_frame(frame, enhancer), enhance=enhance) for frame in frames)
+        assert [one.frame for one in way.made(ready) if isinstance(one, Made)] == frames
+    assert most == at_once
+
+
+def test_after_a_frame_that_memory_could_not_hold_all_cores_share_the_others():
+    enhancer = load_enhancer("identity", compute=Compute("cpu"))
+    threads: list[int] = []
+
+    def enhance(image: Tensor) -> Tensor:
+        raise MemoryError
+
+    def tiled(image: Tensor) -> Tensor:
+        threads.append(torch.get_num_threads())
+        return image
+
+    frames = [ClipFrame(np.zeros((3, 8, 8), np.uint8), number, 1) for number in range(12)]
+    with torch_threads(2):
+        way = Frames(enhancer, ClipSettings(stabilize=0.0), careful=False, at_once=2)
+        enhancer.enhance_tensor = tiled  # type: ignore[method-assign,assignment]
+        ready = (replace(ready_frame(frame, enhancer), enhance=enhance) for frame in frames)
+        assert [one.frame for one in way.made(ready) if isinstance(one, Made)] == frames
+    assert threads[-6:] == [2] * 6
+
+
+def test_a_clip_leaves_other_threads_their_cores(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=4)
+    seen: list[int] = []
+    with torch_threads(2):
+        done(source, *QUICK, "--tile", "32")
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+    assert seen == [2]
+
+
+def test_resuming_minds_whether_cores_shared_frames_and_not_how_many_fit(tmp_path, monkeypatch):
+    facts = probe_clip(make_clip(tmp_path / "a.mp4", frames=3))
+    enhancer, prints = load_enhancer("identity", compute=Compute("cpu")), []
+    for at_once in (1, 2, 5):
+        monkeypatch.setattr(enhancer, "at_once", lambda *_, count=at_once: count)
+        prints.append(_fingerprint(facts, enhancer, ClipSettings()))
+    assert prints[0] != prints[1] == prints[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--no-stabilize-light", "--stabilize-strength", "0.5"),
+        ("--zero-shot", "--dilations", "1,4,9"),
+        ("--model", "identity", "--dilations", "1,4,9"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(tmp_path, options):
+    ran = lowlight("video", make_clip(tmp_path / "a.mp4", frames=2), *options)
+    assert ran.exit_code == 2
+    assert not (tmp_path / "a_lowlight.mp4").exists()

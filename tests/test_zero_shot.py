@@ -24,7 +24,7 @@ from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
 from lowlight_cli.batch import Batch
 from lowlight_cli.cli import app
-from lowlight_cli.errors import NumericsError, ResourceError, SettingsError, WeightsError
+from lowlight_cli.errors import NumericsError, OutputError, ResourceError, SettingsError, WeightsError
 from lowlight_cli.images import Picture
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import plan_jobs
@@ -33,6 +33,7 @@ from lowlight_cli.settings import Compute, Encoding
 from lowlight_cli.tiling import TensorSource
 from lowlight_cli.tone import to_encoded, to_linear
 from lowlight_cli.weights_file import WeightsFile, read_weights
+from lowlight_cli.zero_shot import files as zero_shot_files
 from lowlight_cli.zero_shot.files import ZeroShotFiles, _free
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import INITIAL_WEIGHTS, Fit, Step, exposure_gain
@@ -396,6 +397,42 @@ def test_an_interrupted_fit_leaves_nothing_or_its_latest_state_under_its_own_nam
         with pytest.raises(KeyboardInterrupt):
             events.throw(KeyboardInterrupt())
         assert sorted(path.name for path in tmp_path.iterdir()) == ["night.png", *left]
+
+
+def test_an_interrupt_ends_the_work_even_if_the_latest_state_cannot_be_written(tmp_path: Path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save_photo(tmp_path / name, torch.rand(1, 3, 16, 16) * 0.1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("no space left")
+
+    monkeypatch.setattr("lowlight_cli.zero_shot.files.write_picture", full)
+    plan = plan_jobs([str(tmp_path)])
+    keep = Keep(on_interrupt="save")
+    files = ZeroShotFiles(ZeroShot("paper", 5), batch=Batch(), keep=keep, compute=Compute("cpu"))
+    events = files.run(plan.jobs)
+    assert isinstance(next(events), Step)
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt)
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+def test_memory_that_runs_out_fails_one_photo(tmp_path: Path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save_photo(tmp_path / name, torch.rand(1, 3, 16, 16) * 0.1)
+    write = zero_shot_files.write_picture
+
+    def short(picture: Picture, target: Path, **how: object) -> tuple[str, ...]:
+        if "a_" in target.name:
+            raise MemoryError
+        return write(picture, target, **how)
+
+    monkeypatch.setattr(zero_shot_files, "write_picture", short)
+    _, results = run_files(tmp_path, ZeroShot("paper", 1))
+    assert [result.status for result in results] == ["failed", "done"]
+    assert results[0].error is not None
+    assert results[0].error.code == "memory"
 
 
 def test_white_balance_and_contrast_do_what_they_say_and_nothing_when_off():

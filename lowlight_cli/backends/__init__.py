@@ -29,6 +29,7 @@ class BackendInfo:
     backend is global and tiles only agree approximately. `preview_side` is the long side in pixels of the scaled-down
     picture that `tile_enhancer` wants to see first (0: none), and `samples` the number of its parts at full size,
     squares of `SAMPLE_SIDE` pixels. `can_denoise`: noise is parted from light, so that `--denoise` means something.
+    `signature` are names of tensors that all its weights hold, and no other backend's.
     """
 
     name: str
@@ -40,6 +41,7 @@ class BackendInfo:
     multiple_of: int = 1
     can_denoise: bool = False
     hidden: bool = False
+    signature: tuple[str, ...] = ()
 
 
 BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
@@ -53,12 +55,14 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
                 preview_side=384,
                 samples=16,
                 multiple_of=16,
+                signature=("intro.weight", "ending.weight"),
             ),
             BackendInfo(
                 "zeroig",
                 "three tiny networks fitted to the one photo (ZERO-IG, CVPR 2024)",
                 halo=9,
                 can_denoise=True,
+                signature=("enhance.in_conv.0.weight", "denoise_1.conv1.weight"),
             ),
             BackendInfo("identity", "returns the picture as it is", halo=0, needs_weights=False, hidden=True),
         )

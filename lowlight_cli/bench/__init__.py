@@ -21,6 +21,7 @@ What is measured, and why:
 After a warm-up, every case is measured once per round, not one case after the other: a busy minute then touches all
 of them a little instead of one of them entirely. Told are medians and quartiles.
 
-The rooms: `rows` holds results and their JSON, `cases` and `film` what can be measured, `measure` the rounds,
-`compare` tells change from noise, `chart` draws, `child` is the process whose memory is looked at.
+The rooms: `settings` says what is wanted, `rows` holds results and their JSON, `cases` and `film` what can be measured,
+`measure` the rounds, `compare` tells change from noise, `chart` draws, `child` is the process whose memory is looked
+at.
 """

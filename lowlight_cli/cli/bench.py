@@ -136,7 +136,15 @@ def bench(
     models = tuple(model or ([] if weights else [DEFAULT_MODEL]))
     files = tuple(weights or ())
     if pairs is not None:
-        _refuse({"--part": part, "--size": size, "--plot": plot, "--compare": compare}, "does not go with --pairs")
+        speed_alone: dict[str, object] = {
+            "--part": part,
+            "--size": size,
+            "--repeat": repeat != Speed.repeat,
+            "--batch": batch != Speed.batch,
+            "--plot": plot,
+            "--compare": compare,
+        }
+        _refuse(speed_alone, "does not go with --pairs")
         wanted = None if split is None else cast(Split, opt.one_of(split, get_args(Split), "--split"))
         quality = QualityWanted(pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline, report)
         show_quality(quality, as_json=as_json, quiet=quiet, verbose=verbose)

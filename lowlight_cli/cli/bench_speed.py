@@ -52,7 +52,8 @@ def _measured(speed: Speed, *, quiet: bool) -> Report:
     device = choose_device(speed.compute.device)
     with TemporaryDirectory(prefix="lowlight-bench-") as folder, Show(1, noun="bench", quiet=quiet) as show:
         cases = list(plan_cases(speed, Path(folder)))
-        rows = tuple(measure_cases(cases, device=device, repeat=speed.repeat, on_measurement=show.step))
+        told = show.steps_of("measurements")
+        rows = tuple(measure_cases(cases, device=device, repeat=speed.repeat, on_measurement=told))
         return Report(describe_machine(device, speed.compute), rows)
 
 

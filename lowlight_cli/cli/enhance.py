@@ -111,11 +111,17 @@ def enhance(
 
             def prepare() -> PictureWork:
                 found = find_model(
-                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
+                    model,
+                    weights=weights,
+                    network=network,
+                    denoise=denoise,
+                    offline=offline,
+                    on_download=show.steps_of("bytes"),
                 )
                 return PictureWork(found, compute, batch)
 
-            with open_crew(spread, device, prepare, on_tile=show.step) as crew, closing(crew.run(plan.jobs)) as told:
+            on_tile = show.steps_of("tiles")
+            with open_crew(spread, device, prepare, on_tile=on_tile) as crew, closing(crew.run(plan.jobs)) as told:
                 results.announce(crew.made_with)
                 results.follow(only_results(told))
         results.close()

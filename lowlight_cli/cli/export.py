@@ -8,7 +8,7 @@ import typer
 
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.paths import require_own_names
+from lowlight_cli.paths import require_free, require_own_names
 from lowlight_cli.settings import DEFAULT_MODEL, ExportFormat
 
 _SCHEMA = 1
@@ -60,9 +60,15 @@ def export(
 
         target = output or Path(f"{model}{SUFFIXES[kind]}")
         require_own_names([target], inputs=[] if weights is None else [weights])
+        require_free(target, overwrite=overwrite)
         require_libraries(kind)
         found = find_model(
-            model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
+            model,
+            weights=weights,
+            network=network,
+            denoise=denoise,
+            offline=offline,
+            on_download=show.steps_of("bytes"),
         )
         done = export_model(found, target, kind, overwrite=overwrite)
         show.say(

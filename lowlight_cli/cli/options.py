@@ -23,7 +23,8 @@ _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
 _BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
 
 
-def _complete_model(incomplete: str) -> list[str]:
+def complete_weights(incomplete: str) -> list[str]:
+    """Return the names of the weights manifest that a word on the command line may become."""
     try:
         return [name for name in read_manifest() if name.startswith(incomplete)]
     except LowlightError:  # completion has nowhere to complain
@@ -100,7 +101,7 @@ PreserveTimes = Annotated[
 
 Model = Annotated[
     str,
-    typer.Option(help="A name from `lowlight weights list`.", autocompletion=_complete_model, rich_help_panel=_MODEL),
+    typer.Option(help="A name from `lowlight weights list`.", autocompletion=complete_weights, rich_help_panel=_MODEL),
 ]
 WeightsOption = Annotated[
     Path | None,

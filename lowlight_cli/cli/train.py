@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,10 +92,11 @@ def train(
     from lowlight_cli.train.recipe import read_recipe
 
     wanted = read_recipe(recipe)
+    run = Run(output, "", device, save_every, validate_every, report_every, workers)
+    run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
     training, held_out = _load(clean, pairs, wanted)
     named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
-    run = Run(output, f"{training.count} of {named}", device, save_every, validate_every, report_every, workers)
-    run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
+    run = replace(run, data=f"{training.count} of {named}")
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
         events = journaled(run_training(wanted, training, held_out, run=run), output)
         if not _follow(events, show, as_json=as_json):
@@ -122,7 +124,7 @@ def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> int:
         if as_json:
             typer.echo(json.dumps({"schema": 1, **as_record(event)}))
         if isinstance(event, Progress):
-            show.step(event.step, event.steps)
+            show.step(event.step, event.steps, "steps")
             skipped = f", {event.skipped} skipped" if event.skipped else ""
             show.say(
                 f"step {event.step} of {event.steps}: loss {event.loss:.4f}, {event.seconds:.2f} s a step{skipped}"

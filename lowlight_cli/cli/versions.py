@@ -9,7 +9,7 @@ from lowlight_cli import __version__
 from lowlight_cli.settings import Compute
 
 _PARTS = ("torch", "numpy", "pillow", "av", "safetensors", "typer")
-_EXTRAS = {"heic": "pillow_heif", "raw": "rawpy", "metrics": "piq"}
+_EXTRAS = {"heic": "pillow_heif", "raw": "rawpy", "ray": "ray", "onnx": "onnx", "metrics": "piq"}
 
 
 def version_line() -> str:

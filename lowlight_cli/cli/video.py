@@ -175,8 +175,9 @@ def video(
         span = Span(span.start, read_time(end, "--end"))
     network = opt.read_dilations(dilations)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
-    if zero_shot and (weights is not None or model != DEFAULT_MODEL):
-        raise SettingsError("--zero-shot fits its own weights: it takes no --model and no --weights")
+    if zero_shot and (weights is not None or model != DEFAULT_MODEL or network):
+        raise SettingsError("--zero-shot fits its own weights: it takes no --model, no --weights and no --dilations")
+    steadiness = _steadiness(stabilize_light, stabilize_strength)
     if weights is not None and model == DEFAULT_MODEL:
         model = weights.stem
     plan = plan_jobs(
@@ -213,7 +214,7 @@ def video(
                 film=film,
                 span=span,
                 metadata=cast(Metadata, metadata),
-                stabilize=_steadiness(stabilize_light, stabilize_strength),
+                stabilize=steadiness,
                 side_by_side=side_by_side,
                 contact_sheet=contact_sheet,
                 frames_per_batch=frames_per_batch,
@@ -229,7 +230,12 @@ def video(
                 if zero_shot:
                     return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if denoise is None else denoise)
                 found = find_model(
-                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=show.step
+                    model,
+                    weights=weights,
+                    network=network,
+                    denoise=denoise,
+                    offline=offline,
+                    on_download=show.steps_of("bytes"),
                 )
                 return ClipsWork(found, compute, settings)
 
@@ -244,6 +250,8 @@ def video(
 def _steadiness(light: bool | None, strength: float | None) -> float | None:
     """Return the strength of the anti-flicker filter; None where the model decides."""
     if light is False:
+        if strength:
+            raise SettingsError("--no-stabilize-light has no --stabilize-strength")
         return 0.0
     if strength is None:
         return 1.0 if light else None
@@ -263,12 +271,15 @@ def _refuse_streams(plan: Plan) -> None:
 
 
 def _drawn(work: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
-    """Draw progress and hand the results on."""
+    """Draw progress and hand the results on; raise SettingsError for an option that the first clip cannot have."""
     from lowlight_cli.clip import ClipProgress
 
-    last_line = time.monotonic()
+    last_line, is_first = time.monotonic(), True
     for told in work:
         if isinstance(told, FileResult):
+            if is_first and told.error and told.error.code == SettingsError.code:  # which would fail all the others
+                raise SettingsError(told.error.message)
+            is_first = False
             yield told
         if not isinstance(told, ClipProgress):
             continue

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli import cache
+from lowlight_cli.backends import BACKENDS
 from lowlight_cli.cli.commands import Command, Group
-from lowlight_cli.cli.options import Offline
+from lowlight_cli.cli.options import Offline, complete_weights
 from lowlight_cli.errors import SettingsError, WeightsError
-from lowlight_cli.manifest import BackendName, Manifest, WeightsEntry, find_entry, read_manifest
+from lowlight_cli.manifest import Manifest, WeightsEntry, find_entry, read_manifest
 
 if TYPE_CHECKING:
     from lowlight_cli.download import Notice, Progress
@@ -24,26 +25,12 @@ app = typer.Typer(
 _SCHEMA = 1
 _WHERE = {"present": "cached", "stale": "damaged", "absent": "-"}
 
-# Two names that every state dict of a backend has, and no other's: enough to notice a mix-up at import.
-_SIGNATURES: dict[BackendName, set[str]] = {
-    "darkir": {"intro.weight", "ending.weight"},
-    "zeroig": {"enhance.in_conv.0.weight", "denoise_1.conv1.weight"},
-}
-
-
-def _complete_name(incomplete: str) -> list[str]:
-    try:
-        return [name for name in read_manifest() if name.startswith(incomplete)]
-    except WeightsError:  # a shell that completes is no place to complain
-        return []
-
-
 _NAME_HELP = "Names from `lowlight weights list`."
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A name from `lowlight weights list`.", autocompletion=_complete_name)
+    str, typer.Argument(metavar="NAME", help="A name from `lowlight weights list`.", autocompletion=complete_weights)
 ]
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=_complete_name)]
-AnyNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=_complete_name)]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=complete_weights)]
+AnyNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help=_NAME_HELP, autocompletion=complete_weights)]
 
 
 @app.command("list", cls=Command)
@@ -164,7 +151,7 @@ def _require_backend(content: bytes, entry: WeightsEntry) -> None:
     # Here and not at the top: torch takes seconds to load, and only this command needs it.
     from lowlight_cli.weights_file import read_weights
 
-    lacking = _SIGNATURES[entry.backend] - set(read_weights(content).tensors)
+    lacking = set(BACKENDS[entry.backend].signature) - read_weights(content).tensors.keys()
     if lacking:
         raise WeightsError(f"it is not for {entry.backend}: it lacks {', '.join(sorted(lacking))}")
 

@@ -230,7 +230,7 @@ def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
     entry = read_manifest().get(init)
     if entry is None:
         return read_weights(Path(init))
-    path = cache.fetch(entry, offline=offline, progress=show.step)
+    path = cache.fetch(entry, offline=offline, progress=show.steps_of("bytes"))
     return read_weights(path, sha256=cache.known_digest(entry))
 
 
@@ -242,4 +242,4 @@ def _results(events: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
         if isinstance(event, FileResult):
             yield event
         elif isinstance(event, Step):
-            show.step(event.step, event.steps)
+            show.step(event.step, event.steps, "steps")

@@ -73,19 +73,16 @@ class Frames:
 
     `ready` runs beside the decoder, `made` where the network is. `careful` sends frames through tiles from the
     beginning, as a picture that does not fit must go. Otherwise several frames are under way at a time: on a GPU, so
-    that it has the next one when one is done; on a CPU `at_once` are computed side by side, each by one core, and as
-    many wait: cores that share a frame wait for each other after every operation.
+    that it has the next one when one is done; on a CPU `at_once` are computed side by side, each by one core, and where
+    that is all cores as many wait: cores that share a frame wait for each other after every operation.
     """
 
     def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int) -> None:
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
         self._buffers = Buffers()
         self._at_once = 1 if careful else at_once
-        self._under_way = 0  # frames, at most, beside the next
-        if self._at_once > 1:
-            self._under_way = 2 * self._at_once
-        elif enhancer.device.type != "cpu" and not careful:
-            self._under_way = settings.frames_per_batch
+        is_alone = enhancer.device.type == "cpu" or careful
+        self._beside_next = 0 if is_alone else settings.frames_per_batch
 
     @torch.inference_mode()
     def ready(self, items: Iterable[ClipFrame | AnyPacket]) -> Iterator[Ready | AnyPacket]:
@@ -108,22 +105,35 @@ class Frames:
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
         """Yield enhanced frames and packets, in order."""
-        if self._at_once == 1:
-            yield from self._in_order(items, self._begun)
-            return
-        with a_core_each() as cores:
-            yield from self._in_order(items, lambda one: cores.begin(self._whole, one).result)
+        coming = iter(items)
+        if self._at_once > 1:
+            with a_core_each() as cores:
+                # Memory was reckoned for `at_once`, which are all that may be begun if there are more cores.
+                waiting = 2 * self._at_once if self._at_once >= cores.count else self._at_once - 1
+                yield from self._in_order(
+                    self._until_careful(coming), lambda one: cores.begin(self._whole, one).result, beside_next=waiting
+                )
+        yield from self._in_order(coming, self._begun, beside_next=self._beside_next)
+
+    def _until_careful(self, items: Iterator[Ready | AnyPacket]) -> Iterator[Ready | AnyPacket]:
+        """Yield items until a frame did not fit: those after it go through tiles, for which all cores work together."""
+        while not self._careful and (item := next(items, None)) is not None:
+            yield item
 
     def _in_order(
-        self, items: Iterable[Ready | AnyPacket], begin: Callable[[Ready], "Callable[[], _Whole | None]"]
+        self,
+        items: Iterable[Ready | AnyPacket],
+        begin: Callable[[Ready], "Callable[[], _Whole | None]"],
+        *,
+        beside_next: int,
     ) -> Iterator[Made | AnyPacket]:
-        """Begin frames as they come, and wait for the first of them when enough are under way."""
+        """Begin frames as they come, and wait for the first of them when `beside_next` others are under way."""
         under_way: deque[tuple[Ready, Callable[[], _Whole | None]] | AnyPacket] = deque()
         frames = 0
         for item in items:
             under_way.append((item, begin(item)) if isinstance(item, Ready) else item)
             frames += isinstance(item, Ready)
-            while under_way and (frames > self._under_way or not isinstance(under_way[0], tuple)):
+            while under_way and (frames > beside_next or not isinstance(under_way[0], tuple)):
                 frames -= isinstance(under_way[0], tuple)
                 yield self._arrived(under_way.popleft())
         while under_way:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.clip.work import ClipWork
-from lowlight_cli.device import is_out_of_memory, release_free_buffers
+from lowlight_cli.device import explained_memory, release_free_buffers
 from lowlight_cli.enhancer import Enhancer
-from lowlight_cli.errors import LowlightError, ResourceError, SettingsError
+from lowlight_cli.errors import LowlightError
 from lowlight_cli.paths import Job
 from lowlight_cli.results import Failure, name_of
 from lowlight_cli.settings import Compute
@@ -35,29 +35,24 @@ def enhance_clips(
 ) -> Generator[ClipProgress | ClipResult]:
     """Do the clips in order; yield progress, and a result for each; with `fail_fast` stop after the first failure.
 
-    `prepare` gives each clip its enhancer: `ready(enhancer)` the same one to all, a fit its own. Raises SettingsError
-    for an option that the first clip cannot have, for it would likely fail every clip; a later one fails alone.
+    `prepare` gives each clip its enhancer: `ready(enhancer)` the same one to all, a fit its own.
     """
-    for number, job in enumerate(jobs):
+    for job in jobs:
         assert job.input is not None
         assert job.output is not None
         blank = ClipResult(name_of(job.input), name_of(job.output), "failed")
         started = time.perf_counter()
         try:
-            facts = probe_clip(job.input, most_pixels=settings.most_pixels)
-            enhancer = yield from prepare(facts, settings.span)
-            work = ClipWork(facts, job.output, enhancer, settings)
-            yield from work.run()
-            result = work.result(blank, seconds=time.perf_counter() - started)
-            del work  # and with it the memory of its frames
-        except (LowlightError, RuntimeError, MemoryError) as error:
-            if isinstance(error, SettingsError) and number == 0:  # what the first clip refuses, all may
-                raise
-            if not isinstance(error, LowlightError) and not is_out_of_memory(error):
-                raise
-            told = error if isinstance(error, LowlightError) else ResourceError(_NO_ROOM)
+            with explained_memory(_NO_ROOM):
+                facts = probe_clip(job.input, most_pixels=settings.most_pixels)
+                enhancer = yield from prepare(facts, settings.span)
+                work = ClipWork(facts, job.output, enhancer, settings)
+                yield from work.run()
+                result = work.result(blank, seconds=time.perf_counter() - started)
+                del work  # and with it the memory of its frames
+        except LowlightError as error:
             seconds = round(time.perf_counter() - started, 3)
-            result = replace(blank, error=Failure(told.code, str(told)), seconds=seconds)
+            result = replace(blank, error=Failure(error.code, str(error)), seconds=seconds)
         release_free_buffers()
         yield result
         if settings.fail_fast and result.status == "failed":

@@ -9,26 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times
-from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone, floats
+from lowlight_cli.clip.contact import ContactSheet
+from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
-from lowlight_cli.sheet import Cell, write_sheet
 from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
@@ -41,7 +38,6 @@ from lowlight_cli.video.writing import ClipWriter, verify_clip
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
-_THUMBNAIL = 320  # long side of a contact sheet's pictures, in pixels
 
 
 class ClipWork:
@@ -61,20 +57,17 @@ class ClipWork:
         self._container = CLIPS.format_of(target.suffix) or "mkv"
         self._store = SegmentStore(target, _fingerprint(facts, enhancer, settings)) if settings.resume else None
         self._done = self._steadied = self._resumed_at = 0
-        self._end = 0
-        self._sheet: list[list[Cell]] = []
-        self._shown = 0  # how many of its moments have passed
+        self._end = self._last = 0  # in ticks: when the last frame is over, and how long it is shown
         self._warnings: list[str] = []
         self._codec = ""
-        self._sheet_path = variant_path(target, "sheet")
-        if settings.contact_sheet and self._sheet_path.exists() and not settings.overwrite:
-            raise OutputError(f"{self._sheet_path} exists already; use --overwrite to replace it")
+        self._sheet = self._planned_sheet() if settings.contact_sheet else None
 
     def run(self) -> Iterator[ClipProgress]:
         """Do the work and tell how far it is; the result is in place, complete, when the last word is said."""
         settings = self._settings
         reuse_large_buffers()
         with ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())  # what threads that begin later will have
             reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
             part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
@@ -83,8 +76,8 @@ class ClipWork:
             writer = ClipWriter(part, self._container, reader, film, metadata=settings.metadata)
             stack.callback(writer.abandon)
             yield from self._stream(reader, writer)
-            end = self._end * self._facts.time_base
-            verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end)
+            end, last = (ticks * self._facts.time_base for ticks in (self._end, self._last))
+            verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end, last=last)
             self._warnings += [*reader.warnings, *writer.tracks.warnings]
         if film.pixel_aspect != 1 and film.encoder not in TELLING_THEIR_SHAPE and self._container in ("webm", "mkv"):
             self._warnings.append(
@@ -109,7 +102,7 @@ class ClipWork:
             width=self._facts.width,
             height=self._facts.height,
             codec=self._codec,
-            sheet=name_of(self._sheet_path) if self._sheet else None,
+            sheet=name_of(self._sheet.path) if self._sheet and not self._sheet.is_empty else None,
             model=enhancer.model,
             device=str(enhancer.device),
             precision=enhancer.precision,
@@ -117,10 +110,20 @@ class ClipWork:
             warnings=tuple(self._warnings),
         )
 
+    def _planned_sheet(self) -> ContactSheet:
+        settings, path = self._settings, variant_path(self._target, "sheet")
+        if path.exists() and not settings.overwrite:
+            raise OutputError(f"{path} exists already; use --overwrite to replace it")
+        end = min(filter(None, (self._facts.seconds, settings.span.end)), default=None)
+        start = settings.span.start
+        return ContactSheet(path, settings.contact_sheet, length=None if end is None else end - start, start=start)
+
     def _finish(self) -> None:
         settings = self._settings
-        if self._sheet:
-            write_sheet(self._sheet_path, self._sheet, overwrite=settings.overwrite)
+        if self._sheet and not self._sheet.is_empty:
+            self._sheet.write(overwrite=settings.overwrite)
+        if self._sheet and self._sheet.is_late:
+            self._warnings.append("the contact sheet begins where an earlier run ended")
         if settings.preserve_times:
             preserve_times(self._source, self._target)
         if self._store:
@@ -141,7 +144,8 @@ class ClipWork:
                 if isinstance(item, Made):
                     steadying.do(partial(self._steady, item, writer, encoding))
                     self._done += 1
-                    self._end = item.frame.shown + item.frame.duration
+                    self._last = item.frame.duration
+                    self._end = item.frame.shown + self._last
                     yield pace.progress(name_of(self._source), self._done, float(self._end * self._facts.time_base))
                 else:
                     steadying.do(partial(encoding.do, partial(writer.add_packet, item)))
@@ -170,6 +174,8 @@ class ClipWork:
             self._calm.state = state
             self._end = max(shown + duration for shown, _, duration in segment.times)
         self._steadied = self._resumed_at = self._done
+        if self._sheet and self._done:
+            self._sheet.resume()
 
     def _steady(self, made: Made | None, writer: ClipWriter, encoding: Behind) -> None:
         """Hand on the frames that the next one, or None for the end, completes; a full segment is ended with them."""
@@ -181,7 +187,8 @@ class ClipWork:
                 encoding.do(partial(self._end_segment, index, self._calm.state, writer))
 
     def _encode(self, frame: ClipFrame, pixels: Pixels, writer: ClipWriter) -> None:
-        self._show(frame, pixels)
+        if self._sheet:
+            self._sheet.see(frame.shown * self._facts.time_base, frame.pixels, pixels)
         if self._settings.side_by_side:
             pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=2))
         writer.add_frame(replace(frame, pixels=pixels))
@@ -191,22 +198,6 @@ class ClipWork:
         segment = writer.end_segment()
         if self._store:
             self._store.save(index, segment, state)
-
-    def _show(self, frame: ClipFrame, pixels: Pixels) -> None:
-        """Take a frame into the contact sheet when its turn has come."""
-        count, seconds = self._settings.contact_sheet, self._facts.seconds
-        length = min(filter(None, (seconds, self._settings.span.end)), default=Fraction(1)) - self._settings.span.start
-        moment = frame.shown * self._facts.time_base
-        due = [place for place in range(count) if moment >= length * Fraction(2 * place + 1, 2 * count)]
-        if len(due) > self._shown:
-            is_late = self._resumed_at and not self._shown and len(due) > 1  # its moments lie in what was done before
-            self._shown = len(due)
-            if is_late:
-                self._warnings.append("the contact sheet begins where an earlier run ended")
-                return
-            label = f"{float(moment + self._settings.span.start):.2f} s"
-            before, after = (_thumbnail(one) for one in (frame.pixels, pixels))
-            self._sheet.append([Cell(before, f"{label}, before"), Cell(after, f"{label}, after")])
 
 
 class _Pace:
@@ -232,15 +223,8 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
         found = facts.path.stat()
     except OSError as error:
         raise InputError(f"the file cannot be read: {error.strerror or error}") from error
-    tile, at_once = enhancer.tile_size(facts.height, facts.width), enhancer.at_once(facts.height, facts.width)
+    tile = enhancer.tile_size(facts.height, facts.width)
+    one_core_each = not tile and enhancer.at_once(facts.height, facts.width) > 1  # how many frames, memory decides
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
-    computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, at_once)
+    computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, one_core_each)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
-
-
-def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
-    scale = min(1.0, _THUMBNAIL / max(pixels.shape[1:]))
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale))
-    small = F.interpolate(floats(pixels, torch.device("cpu")), size=size, mode="area")
-    eight: NDArray[np.uint8] = (small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    return eight

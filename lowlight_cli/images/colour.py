@@ -115,6 +115,16 @@ def luminance(linear: Floats) -> Floats:
     return np.tensordot(LUMINANCE, linear, axes=1)
 
 
+def grey_of(rows: Floats) -> Floats:
+    """Return the grey `(h, w)` that is as bright as sRGB floats `(3, h, w)`.
+
+    Equal channels are grey already: passed on as they are, an untouched picture stays exact.
+    """
+    grey = linear_to_srgb(luminance(srgb_to_linear(rows)))
+    equal = (rows[0] == rows[1]) & (rows[1] == rows[2])
+    return np.where(equal, rows[0], grey)
+
+
 def from_profile(pixels: NDArray[np.integer], profile: Profile) -> Floats:
     """Turn integers `(h, w, channels)` into sRGB `(3, h, w)`, clamped to [0, 1]."""
     return linear_to_srgb(np.clip(profile.linear(pixels), 0.0, 1.0))

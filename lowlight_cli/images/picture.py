@@ -14,10 +14,8 @@ from lowlight_cli.images.colour import (
     Floats,
     Profile,
     from_profile,
+    grey_of,
     into_profile,
-    linear_to_srgb,
-    luminance,
-    srgb_to_linear,
 )
 from lowlight_cli.images.metadata import Tags
 
@@ -141,10 +139,7 @@ class Canvas:
         if self._source.profile is not None:
             return into_profile(band, own, self._source.profile)
         if own.shape[2] == 1:
-            # Equal channels are already grey: passing them on as they are keeps an untouched picture exact.
-            grey = linear_to_srgb(luminance(srgb_to_linear(band)))
-            equal = (band[0] == band[1]) & (band[1] == band[2])
-            band = np.where(equal, band[0], grey)[None]
+            band = grey_of(band)[None]
         top = np.float32(np.iinfo(own.dtype).max)
         levels: NDArray[np.integer] = np.rint(band * top).astype(own.dtype)
         return levels.transpose(1, 2, 0)

@@ -13,9 +13,9 @@ from lowlight_cli.paths.refusal import quoted, refuse_unless
 from lowlight_cli.paths.search import Found, facts_of, is_file, is_folder, real_path
 from lowlight_cli.settings import DEFAULT_SUFFIX
 
-Variant = Literal["enhanced", "denoised", "compare", "sheet"]
+Variant = Literal["enhanced", "compare", "sheet"]
 
-VARIANTS: tuple[Variant, ...] = ("enhanced", "denoised", "compare")
+VARIANTS: tuple[Variant, ...] = ("enhanced", "compare")
 SEPARATORS = tuple(mark for mark in (os.sep, os.altsep) if mark)
 
 _FIELDS = ("stem", "ext", "parent", "model")

@@ -163,4 +163,4 @@ def _common_folder(names: Iterable[str]) -> str:
         folder = os.path.commonpath([PurePath(name).parent for name in names])
     except ValueError:  # no name, two drives, or some names from the root on and some not
         return ""
-    return "" if folder == "." else f"{folder.rstrip(os.sep)}{os.sep}"
+    return "" if folder in ("", ".") else f"{folder.rstrip(os.sep)}{os.sep}"

@@ -1,5 +1,6 @@
 """What a training tells, as typed events."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Required, TypedDict, cast
@@ -46,18 +47,23 @@ class Record(TypedDict, total=False):
     event: Required[str]
     step: Required[int]
     steps: int
-    loss: float
-    gradient: float
+    loss: float | None
+    gradient: float | None
     learning_rate: float
     skipped: int
     seconds: float
-    psnr: float
-    psnr_gt_mean: float
-    ssim: float
+    psnr: float | None
+    psnr_gt_mean: float | None
+    ssim: float | None
     path: str
 
 
 def as_record(event: Event) -> Record:
-    """Turn an event into a record."""
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(event).items()}
-    return cast(Record, {"event": type(event).__name__.lower(), **values})
+    """Turn an event into a record; JSON has no number for what is not finite, as after skipped steps: None."""
+    return cast(Record, {"event": type(event).__name__.lower(), **{k: _plain(v) for k, v in asdict(event).items()}})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

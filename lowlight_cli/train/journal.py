@@ -62,7 +62,8 @@ def _records_before(log: Path, step: int) -> list[Record]:
 
 
 def _series(records: Sequence[Record], kind: str, value: Literal["loss", "psnr"]) -> Points:
-    return [(record["step"], record[value]) for record in records if record["event"] == kind]
+    found = ((record["step"], record[value]) for record in records if record["event"] == kind)
+    return [(step, number) for step, number in found if number is not None]
 
 
 def draw_curve(target: Path, records: Sequence[Record]) -> None:

@@ -300,11 +300,12 @@ def single_frames(packet: AnyPacket) -> Iterator[AnyPacket]:
         place, index = place + size, index + 1
 
 
-def verify_clip(path: Path, *, film: int, packets: int, seconds: Fraction) -> None:
+def verify_clip(path: Path, *, film: int, packets: int, seconds: Fraction, last: Fraction) -> None:
     """Read a finished file through and hold it against what was written into its film.
 
-    `film` counts the films before it in the file; `seconds` is the end of the last frame. Raises OutputError when
-    packets are missing or the end is another.
+    `film` counts the films before it in the file; `seconds` is the end of the last frame, which is shown for `last`
+    seconds: some containers do not hold that, and give nothing or twice as much. Raises OutputError when packets are
+    missing or the end is another.
     """
     count, end = 0, Fraction(0)
     try:
@@ -317,5 +318,5 @@ def verify_clip(path: Path, *, film: int, packets: int, seconds: Fraction) -> No
         raise OutputError(f"the written clip cannot be read back: {reason(error)}") from error
     if count != packets:
         raise OutputError(f"the written clip holds {count} of {packets} frames; is the disk full?")
-    if abs(end - seconds) > Fraction(1, 4):
+    if abs(end - seconds) > max(Fraction(1, 4), Fraction(5, 4) * last):
         raise OutputError(f"the written clip ends at {float(end):.2f} instead of {float(seconds):.2f} seconds")

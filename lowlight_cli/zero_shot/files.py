@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from lowlight_cli.atomic import preserve_times, write_atomically
 from lowlight_cli.batch import Batch
 from lowlight_cli.comparison import write_comparison
-from lowlight_cli.device import bound_threads, choose_device
+from lowlight_cli.device import bound_threads, choose_device, explained_memory
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, write_picture
@@ -25,6 +26,10 @@ from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import Fit, Step
 from lowlight_cli.zero_shot.fitted import MODEL, fitted_enhancer
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
+
+logger = logging.getLogger(__name__)
+
+_NO_ROOM = "memory ran out; give --preset fast, which fits parts of a picture, or end other programs"
 
 
 class ZeroShotFiles:
@@ -68,13 +73,15 @@ class ZeroShotFiles:
         if not photos:
             return
         try:
-            state = yield from self._fitted(photos)
+            with explained_memory(_NO_ROOM):
+                state = yield from self._fitted(photos)
         except LowlightError as error:
             yield from (failed_result(blank_result(job, "failed"), error) for job, _ in photos)
             return
         for number, (job, photo) in enumerate(photos, start=1):
             try:
-                result = self._write(job, photo, state)
+                with explained_memory(_NO_ROOM):
+                    result = self._write(job, photo, state)
             except LowlightError as error:
                 result = failed_result(blank_result(job, "failed"), error)
             if number == len(photos):  # the pictures come first: a record that cannot be written costs none
@@ -103,7 +110,10 @@ class ZeroShotFiles:
                 yield step
         except (KeyboardInterrupt, GeneratorExit):
             if self._keep.on_interrupt == "save" and number:
-                self._write_latest(photos, fit.state_dict(), number)
+                try:
+                    self._write_latest(photos, fit.state_dict(), number)
+                except LowlightError as error:  # the request to stop weighs more
+                    logger.warning("the latest state is not kept: %s", error)
             raise
         return fit.state_dict()
 
