@@ -179,9 +179,11 @@ class _Line:
                 yield replace(frame, picture=enhanced.picture)
 
         target = job.output if job.output is not None else _open_stream(sys.stdout, "output").buffer
-        return write_frames(
+        warnings = write_frames(
             frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
         )
+        _keep_times(job, self._batch)
+        return warnings
 
     def _written(self, *, everything: bool) -> Iterator[FileResult]:
         while self._writes and (everything or len(self._writes) > self._batch.threads or self._writes[0][2].done()):
@@ -222,6 +224,12 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
     warnings = write_picture(result, job.output, encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
         write_comparison(original, result, path, batch.comparison, encoding=batch.encoding, overwrite=batch.overwrite)
-    if batch.preserve_times and job.input is not None:
-        preserve_times(job.input, job.output)
+    _keep_times(job, batch)
     return warnings
+
+
+def _keep_times(job: Job, batch: Batch) -> None:
+    if batch.preserve_times and job.input is not None:
+        for path in (job.output, *job.variants):
+            if path is not None:
+                preserve_times(job.input, path)

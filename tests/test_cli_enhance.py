@@ -464,3 +464,15 @@ def test_pictures_that_wait_stay_within_their_bound(tmp_path, monkeypatch, threa
 @pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["x/a.jpg", "y/b.jpg"], ["./a.jpg", "x/b.jpg"]])
 def test_files_of_this_folder_share_no_folder_to_speak_of(names):
     assert _common_folder(names) == ""
+
+
+def test_times_are_kept_for_animations_and_comparisons_too(tmp_path):
+    frames = [Image.new("RGB", (24, 16), (level, 20, 40)) for level in (10, 60)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=80)
+    picture(tmp_path / "b.png")
+    for path in list(tmp_path.iterdir()):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert identity(tmp_path / "a.gif", "--preserve-times").exit_code == 0
+    assert identity(tmp_path / "b.png", "--preserve-times", "--compare").exit_code == 0
+    assert {path.stat().st_mtime for path in tmp_path.iterdir()} == {1_000_000_000}
+    assert (tmp_path / "b_lowlight_compare.png").exists()

@@ -30,6 +30,8 @@ from lowlight_cli.images import (
     write_frames,
     write_picture,
 )
+from lowlight_cli.images.gamma import profile_of_png
+from lowlight_cli.images.profiles import plan_colour
 from lowlight_cli.images.sniff import bits_of_avif, has_gain_map
 from lowlight_cli.settings import Encoding
 
@@ -665,7 +667,7 @@ def test_an_animation_comes_back_frame_for_frame(name: str, tmp_path: Path) -> N
     assert [int(frame.picture.pixels[6, 8, 0]) for frame in frames] == pytest.approx(
         [shade + 20 for shade in shades], abs=3
     )
-    assert again.loop == animation.loop
+    assert again.plays == animation.plays
 
 
 def test_pages_of_a_deep_tiff_stay_pages_of_their_own_sizes(tmp_path: Path) -> None:
@@ -766,3 +768,90 @@ def test_iptc_in_a_tag_of_its_own_stays_with_a_tiff_and_with_a_jpeg(tmp_path: Pa
         assert IptcImagePlugin.getiptcinfo(result) == {(2, 90): b"Paris"}
     with Image.open(tmp_path / "b.tif") as result:  # among Photoshop's resources, as JPEGs have it
         assert result.tag_v2[34377] == b"8BIM\x04\x04\0\0\0\0\0\x0a" + city
+
+
+# --- What other programs write
+
+
+def hex_text(name: str, content: bytes) -> str:
+    return f"\n{name}\n{len(content):8}\n{content.hex()}\n"
+
+
+def test_a_png_says_what_its_writer_had_no_chunk_for() -> None:
+    exif, packet = exif_with(orientation=6), b"http://ns.adobe.com/xap/1.0/\x00" + XMP
+    for texts in ({"xmp": XMP, "exif": exif}, {"xmp": packet, "APP1": exif}, {"APP1": packet, "exif": exif}):
+        info = PngImagePlugin.PngInfo()
+        for name, content in texts.items():
+            info.add_text(f"Raw profile type {name}", hex_text(name, content), zip=True)
+        picture = read_picture(encoded(Image.new("RGB", (24, 16)), "PNG", pnginfo=info))
+        assert (picture.width, picture.height) == (16, 24)
+        assert b"Maker" in (picture.tags.exif or b"")
+        assert b"photoshop:City" in (picture.tags.xmp or b"")
+        assert not picture.tags.text
+
+
+def test_places_go_whatever_their_writer_called_them() -> None:
+    drone = XMP.replace(b"exif:GPSLatitude", b"drone-dji:GpsLatitude")
+    result = written(read_picture(encoded(Image.new("RGB", (8, 8)), "JPEG", xmp=drone)), "JPEG", metadata="no-gps")
+    assert b"52,30N" not in result
+    info = PngImagePlugin.PngInfo()
+    for name in ("exif:GPSLatitude", "xmp:GPSLongitude", "photoshop:City", "Iptc4xmpCore:Location", "Author"):
+        info.add_text(name, "secret" if name != "Author" else "somebody")
+    content = encoded(Image.new("RGB", (8, 8)), "PNG", pnginfo=info)
+    assert read_picture(written(read_picture(content), "PNG", metadata="no-gps")).tags.text == (("Author", "somebody"),)
+
+
+def test_a_clip_behind_a_photo_is_named_and_no_longer_claimed() -> None:
+    claims = XMP.replace(b"tiff:Make", b'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" '
+                         b'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="5000" tiff:Make')  # fmt: skip
+    picture = read_picture(encoded(Image.new("RGB", (8, 8)), "JPEG", xmp=claims) + bytes(5000))
+    assert "left out" in picture.warnings[0]
+    assert b"MicroVideo" not in (picture.tags.xmp or b"MicroVideo")
+    assert not read_picture(encoded(Image.new("RGB", (8, 8)), "JPEG", xmp=XMP)).warnings
+
+
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "TIFF"])
+def test_grey_with_a_profile_looks_the_same_where_only_colour_is_held(name: str) -> None:
+    profile = profile_of_png({"gamma": 1.0}, grey=True)  # linear light
+    deep = name == "TIFF"  # with alpha, which readers know in colour only
+    pixels = np.full((16, 16, 1), 0.2 * (65535 if deep else 255), np.uint16 if deep else np.uint8)
+    alpha = np.full((16, 16), 65535, np.uint16) if deep else None
+    picture = Picture(pixels, alpha=alpha, depth=16 if deep else 8)
+    plan = plan_colour("L", profile)
+    picture = replace(picture, icc=plan.icc, profile=plan.profile, lossless=True)
+    again = read_picture(written(picture, name))
+    assert not again.warnings
+    assert again.icc is None
+    assert again.srgb()[:, 4, 4] == pytest.approx(picture.srgb()[:, 4, 4], abs=0.012)
+
+
+def test_wide_and_bright_colours_that_are_not_understood_are_said() -> None:
+    plain = encoded(Image.new("RGB", (8, 8)), "PNG")
+    for primaries, curve, words in ((12, 13, "pale"), (9, 16, "flat"), (1, 13, "")):
+        chunk = b"cICP" + bytes((primaries, curve, 0, 1))
+        chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        said = read_picture(plain[:33] + chunk + plain[33:]).warnings
+        assert [words in one for one in said] == [True] * bool(words)
+
+
+def test_a_lossless_webp_is_told_behind_a_long_profile() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().ljust(20_001, b"\0")
+    image = Image.fromarray(noise(16, 16, 3))
+    for lossless in (True, False):
+        assert read_picture(encoded(image, "WEBP", lossless=lossless, icc_profile=profile)).lossless is lossless
+        frames = encoded(image, "WEBP", save_all=True, append_images=[image.rotate(90)], lossless=lossless)
+        assert read_picture(frames).lossless is lossless
+
+
+@pytest.mark.parametrize(("loop", "plays"), [(None, 1), (0, 0), (2, 3)])
+def test_an_animation_plays_as_often_in_every_format(loop: int | None, plays: int, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (20, 90)]
+    path = tmp_path / "a.gif"
+    path.write_bytes(encoded(images[0], "GIF", save_all=True, append_images=images[1:], duration=90,
+                             **({} if loop is None else {"loop": loop})))  # fmt: skip
+    for name in ("webp", "png", "gif"):
+        animation = read_animation(path)
+        assert animation.plays == plays
+        path = tmp_path / f"b.{name}"
+        write_frames(read_frames(animation), path, animation=animation)
+    assert read_animation(path).plays == plays

@@ -20,7 +20,7 @@ from lowlight_cli.images.encode import (
     png_texts,
     quality_for,
 )
-from lowlight_cli.images.fit import fit_to_format, shallow
+from lowlight_cli.images.fit import fit_to_format, shallow, without_grey_profile
 from lowlight_cli.images.formats import FORMATS, output_format
 from lowlight_cli.images.tiff import TiffWriter
 from lowlight_cli.settings import Encoding
@@ -66,6 +66,8 @@ def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: di
     for frame in frames:
         tags = frame.picture.tags.chosen(encoding.metadata)
         picture = fit_to_format(replace(frame.picture, tags=tags), name)
+        if name != "TIFF":
+            picture = without_grey_profile(picture, f"an animated {name}")
         if picture.depth == 16 and name != "TIFF":
             picture = shallow(picture).with_warning(f"an animated {name} is written with 8 of 16 bits per channel")
         warnings.update(dict.fromkeys(picture.warnings))
@@ -104,8 +106,9 @@ def _durations(frames: list[Frame]) -> list[int]:
 def _write_gif(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
     del quality
     first, others = _images(frames)
-    if animation.loop is not None:
-        first.info["loop"] = animation.loop
+    first.info.pop("loop", None)
+    if animation.plays != 1:  # what it does when nothing is said; else it counts repetitions after the first time
+        first.info["loop"] = max(animation.plays - 1, 0)
     # Frames are whole pictures: where one is transparent, nothing of the last may show through (2: clear it).
     first.save(
         file,
@@ -127,7 +130,7 @@ def _write_webp(frames: list[Frame], file: BinaryIO, animation: Animation, quali
         save_all=True,
         append_images=others,
         duration=_durations(frames),
-        loop=animation.loop or 0,
+        loop=animation.plays,
         quality=quality,
         lossless=picture.lossless,
         icc_profile=picture.icc or b"",
@@ -148,9 +151,10 @@ def _write_png(frames: list[Frame], file: BinaryIO, animation: Animation, qualit
         append_images=others,
         default_image=animation.has_still,
         duration=[frame.milliseconds for frame in shown],
-        loop=animation.loop or 0,
+        loop=animation.plays,
         icc_profile=picture.icc,
         exif=picture.tags.exif or b"",
+        dpi=picture.tags.dpi,
         pnginfo=png_texts(picture.tags),
     )
 

@@ -21,14 +21,14 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import extras
 from lowlight_cli.images.budget import default_pixel_budget
-from lowlight_cli.images.harvest import format_of, frame_count, orientation_to_undo
+from lowlight_cli.images.harvest import format_of, frame_places, orientation_to_undo
 from lowlight_cli.images.layout import depth_of
 from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.sniff import (
     HEAD_BYTES,
     bits_of_avif,
-    colours_of_avif,
+    colours_of,
     foreign_name,
     has_gain_map,
     head_of,
@@ -127,7 +127,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Animation:
-    """A file of several frames or pages; `loop` counts repetitions: 0 endless, None unsaid.
+    """A file of several frames or pages; `plays` is how often it is shown, 0 for ever.
 
     `has_still` says that a PNG's first frame is only for viewers that cannot animate.
     """
@@ -135,7 +135,7 @@ class Animation:
     source: Source
     format: str
     frames: int
-    loop: int | None = None
+    plays: int = 0
     has_still: bool = False
     pixel_budget: int | None = None
 
@@ -154,7 +154,7 @@ def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
             width, height = image.size
             if orientation_to_undo(image) >= 5:
                 width, height = height, width
-            return PictureFacts(format_of(image), width, height, frame_count(image), depth_of(image))
+            return PictureFacts(format_of(image), width, height, len(frame_places(image)), depth_of(image))
 
 
 def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
@@ -172,10 +172,13 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
         if kind == "RAW":
             return extras.read_raw(source, budget)
         with _opened(source, budget) as image:
-            frames = frame_count(image)
-            picture = picture_of(image, lambda: _opened(source, budget))
-    if frames > 1:
-        picture = picture.with_warning(f"only the first of its {frames} frames was read")
+            places = frame_places(image)
+            if places[0]:
+                image.seek(places[0])
+                _require_budget(image, budget)
+            picture = picture_of(image, lambda: _opened(source, budget, places[0]))
+    if len(places) > 1:
+        picture = picture.with_warning(f"only the first of its {len(places)} frames was read")
     return _with_facts_of_head(picture, head)
 
 
@@ -190,11 +193,19 @@ def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animat
         return Animation(
             source=source,
             format=format_of(image),
-            frames=frame_count(image),
-            loop=image.info.get("loop"),
+            frames=len(frame_places(image)),
+            plays=_plays_of(image),
             has_still=bool(image.info.get("default_image", False)),
             pixel_budget=pixel_budget,
         )
+
+
+def _plays_of(image: ImageFile.ImageFile) -> int:
+    """Return how often an animation is shown: a GIF counts repetitions, and says nothing if there are none."""
+    loop = image.info.get("loop")
+    if image.format == "GIF":
+        return 1 if loop is None else loop + 1 if loop else 0
+    return int(loop or 0)
 
 
 def read_frames(animation: Animation) -> Iterator[Frame]:
@@ -207,8 +218,9 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     head = _checked_head(source)
     with _boundary(animation.pixel_budget) as budget:
         image = _open(source, budget)
+        places = frame_places(image)
     with _closed_at_end(image):
-        for index in range(animation.frames):
+        for index in places:
             with _boundary(budget):
                 image.seek(index)
                 _require_budget(image, budget)
@@ -220,17 +232,18 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
 def _with_facts_of_head(picture: Picture, head: bytes) -> Picture:
     """Add what the decoder does not say of its file: stored without loss, or more in it than was read."""
     picture = replace(picture, lossless=is_lossless_webp(head))
-    for sentence in _unread_of_avif(picture, head) if picture.format == "AVIF" else ():
+    for sentence in _unread(picture, head):
         picture = picture.with_warning(sentence)
     return picture
 
 
-def _unread_of_avif(picture: Picture, head: bytes) -> Iterator[str]:
-    if (bits := bits_of_avif(head)) > 8:
-        yield f"of its {bits} bits per channel only 8 could be read"
-    if has_gain_map(head):
-        yield "a gain map in the file was left out"
-    primaries, curve = colours_of_avif(head)
+def _unread(picture: Picture, head: bytes) -> Iterator[str]:
+    if picture.format == "AVIF":
+        if (bits := bits_of_avif(head)) > 8:
+            yield f"of its {bits} bits per channel only 8 could be read"
+        if has_gain_map(head):
+            yield "a gain map in the file was left out"
+    primaries, curve = colours_of(head)
     if curve in _HDR_CURVES:
         yield "its HDR light was read as if it were sRGB, so the result looks flat"
     elif primaries in _WIDE_PRIMARIES and picture.icc is None:
@@ -311,6 +324,8 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
         if kind is None:
             raise InputError("it is no picture of a kind that can be read") from error
         raise InputError(f"it begins as {kind} files do, but is damaged or of an unusual kind") from error
+    if kind == "TIFF":
+        image.filename = ""  # or Pillow maps the file, with width and height of the picture once it is turned upright
     try:
         _require_budget(image, budget)
         if frame:

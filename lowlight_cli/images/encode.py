@@ -16,9 +16,9 @@ from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images import extras, png
 from lowlight_cli.images.bmp import write_bmp
-from lowlight_cli.images.fit import EXIF_START, SEGMENT_BYTES, fit_to_format, shallow
+from lowlight_cli.images.fit import SEGMENT_BYTES, fit_to_format, shallow, without_grey_profile
 from lowlight_cli.images.formats import output_format
-from lowlight_cli.images.metadata import Tags
+from lowlight_cli.images.metadata import EXIF_START, Tags
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.ppm import write_ppm
 from lowlight_cli.images.tiff import TiffWriter
@@ -138,6 +138,7 @@ def add_tiff_page(writer: TiffWriter, picture: Picture) -> None:
     tags = picture.tags
     if picture.depth == 16 and picture.is_grey and picture.alpha is not None:
         # Few readers know 16-bit grey with alpha in a TIFF, Pillow and so we ourselves among those that do not.
+        picture = without_grey_profile(picture, "16-bit TIFF with alpha")
         pixels: NDArray[np.uint16] = np.repeat(picture.pixels, 3, axis=2).astype(np.uint16, copy=False)
         picture = replace(picture, pixels=pixels)
     writer.add_page(

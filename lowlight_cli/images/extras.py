@@ -6,7 +6,6 @@ photo comes along, but for the maker's notes, which hold offsets into the raw fi
 """
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,12 +14,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.harvest import exif_of_directories
-from lowlight_cli.images.metadata import Tags
+from lowlight_cli.images.gather import INTEROP, MAKER_NOTE, Directories
+from lowlight_cli.images.metadata import Tags, as_srgb, readable_exif
 from lowlight_cli.images.picture import Picture
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ _LIBRARIES = {"HEIF": ("pillow_heif", "heic"), "RAW": ("rawpy", "raw")}
 _SRGB_GAMMA = (2.4, 12.92)
 
 _XMP = 700
-_SRGB = 1  # as EXIF counts colour spaces
-_ORDERS = {b"II": "<", b"MM": ">"}
 
 
 def require(kind: str) -> ModuleType:
@@ -98,34 +95,26 @@ def read_raw(source: Source, pixel_budget: int) -> Picture:
 
 def _tags_of_raw(source: Source, photo: "RawPy") -> Tags:
     """Return what a raw photo's directories say, or, where it has none of the usual kind, its preview's EXIF."""
+    xmp = None
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            head = file.read(8)
-            if order := _ORDERS.get(head[:2]):  # of the makers' own kinds, too: only their third byte is another
-                found = Image.Exif()
-                found.endian = order
-                found.load_from_fp(file, *struct.unpack(f"{order}I", head[4:]))
-                return _described(found)
+            found = Directories(file)
+            exif = found.exif(without=(MAKER_NOTE, INTEROP))
+            xmp = found.value(_XMP)
+    except (ValueError, OSError):
+        exif = _exif_of_preview(photo)
+    exif = readable_exif(exif)
+    return Tags(exif=exif and as_srgb(exif), xmp=xmp and packets.without_developing(xmp))
+
+
+def _exif_of_preview(photo: "RawPy") -> bytes | None:
+    try:
         preview = photo.extract_thumb().data
-        if isinstance(preview, bytes):
-            with Image.open(io.BytesIO(preview)) as image:
-                return _described(image.getexif())
-    except Exception:  # damaged: Pillow raises whatever its reading of bytes makes it raise
-        return Tags()
-    return Tags()
-
-
-def _described(whole: Image.Exif) -> Tags:
-    details = whole.get_ifd(ExifTags.IFD.Exif)
-    if details:
-        for tag in (ExifTags.Base.MakerNote, ExifTags.IFD.Interop):
-            details.pop(tag, None)
-        details[ExifTags.Base.ColorSpace] = _SRGB
-    xmp = whole.get(_XMP)
-    return Tags(
-        exif=exif_of_directories(whole),
-        xmp=packets.without_developing(xmp) if isinstance(xmp, bytes) else None,
-    )
+        with Image.open(io.BytesIO(preview if isinstance(preview, bytes) else b"")) as image:
+            block = readable_exif(image.info.get("exif"))
+        return Directories(io.BytesIO(block)).exif(without=(MAKER_NOTE, INTEROP)) if block else None
+    except Exception:  # LibRaw has no preview, or Pillow raises whatever its reading of bytes makes it raise
+        return None
 
 
 @contextmanager

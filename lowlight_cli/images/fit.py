@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images.formats import FORMATS
+from lowlight_cli.images.metadata import EXIF_START
 from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.xmp import XMP_START
 
-EXIF_START = b"Exif\x00\x00"
-XMP_START = b"http://ns.adobe.com/xap/1.0/\x00"
 # A JPEG segment counts its length, itself included, in 16 bits.
 SEGMENT_BYTES = 65533
 
@@ -27,6 +27,8 @@ def fit_to_format(picture: Picture, name: str) -> Picture:
         raise OutputError(f"{name} holds at most {facts.largest_side} pixels a side; choose another --format")
     if picture.profile is not None and not facts.profiled:
         picture = _as_srgb(picture).with_warning(f"{name} holds no colour profile; written as sRGB")
+    if not facts.grey:
+        picture = without_grey_profile(picture, name)
     if picture.depth == 16 and not facts.deep:
         picture = shallow(picture).with_warning(f"{name} holds 8 bits per channel; written with 8 of 16")
     if picture.alpha is not None and not facts.alpha:
@@ -39,6 +41,13 @@ def fit_to_format(picture: Picture, name: str) -> Picture:
     if name == "JPEG":
         picture = _with_segments_that_fit(picture)
     return picture
+
+
+def without_grey_profile(picture: Picture, name: str) -> Picture:
+    """Return a picture that is written in colour: grey by a profile for grey becomes sRGB, for the one must go."""
+    if not picture.is_grey or picture.icc is None:
+        return picture
+    return _as_srgb(picture).with_warning(f"{name} holds no profile for grey; written as sRGB")
 
 
 def _as_srgb(picture: Picture) -> Picture:

@@ -16,7 +16,8 @@ class Format:
     """Facts about one format.
 
     `deep`: holds 16 bits per channel as we write it; `animated`: holds several frames as we write it; `profiled`:
-    carries an ICC profile; `untold`: the metadata that it has no place for; `largest_side`: in pixels.
+    carries an ICC profile; `grey`: holds pictures of one channel; `untold`: the metadata that it has no place for;
+    `largest_side`: in pixels.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Format:
     deep: bool = False
     animated: bool = False
     profiled: bool = True
+    grey: bool = True
     untold: tuple[Literal["exif", "xmp", "iptc"], ...] = ()
     largest_side: int = 1 << 31
 
@@ -45,9 +47,9 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format("JPEG", alpha=False, largest_side=65500),
         Format("PNG", deep=True, animated=True),
-        Format("WEBP", animated=True, untold=("iptc",), largest_side=16383),
+        Format("WEBP", animated=True, grey=False, untold=("iptc",), largest_side=16383),
         Format("TIFF", deep=True, animated=True),
-        Format("AVIF", animated=True, untold=("iptc",), largest_side=65535),
+        Format("AVIF", animated=True, grey=False, untold=("iptc",), largest_side=65535),
         Format("BMP", profiled=False, untold=_NOTHING_TOLD),
         Format("GIF", animated=True, profiled=False, untold=_NOTHING_TOLD, largest_side=65535),
         Format("PPM", alpha=False, deep=True, profiled=False, untold=_NOTHING_TOLD),

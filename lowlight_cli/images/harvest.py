@@ -1,26 +1,24 @@
 """What an opened Pillow image knows besides its pixels: metadata, JPEG quality, frames that are no frames."""
 
 import math
-import struct
+from collections.abc import Sequence
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ImageFile
 
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.metadata import Tags, orientation_of, readable_exif
+from lowlight_cli.images.gather import Directories
+from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, readable_exif
 
-# The directory of a TIFF mixes description with layout. These tags describe, and are true of the result as well.
-_DESCRIPTIVE = (
-    0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
-    0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
-)  # fmt: skip
-_TIFF_PHOTOSHOP = 0x8649
+_TIFF_PHOTOSHOP, _TIFF_IPTC = 0x8649, 0x83BB
+_TIFF_RESOLUTION, _TIFF_UNIT, _TIFF_PROFILE = 0x011A, 0x0128, 0x8773
 _NEW_SUBFILE_TYPE = 0x00FE
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
+# Texts in which PNG writers keep what PNG had, or has, no place for; APP1 is the one or the other.
+_PNG_EXIF = ("Raw profile type exif", "Raw profile type APP1")
+_PNG_XMP = ("Raw profile type xmp", "Raw profile type APP1")
 _PNG_IPTC = ("Raw profile type iptc", "Raw profile type 8bim")
-_PNG_COPIES = (
-    "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp", *_PNG_IPTC,
-)  # fmt: skip
+_PNG_COPIES = ("XML:com.adobe.xmp", *_PNG_EXIF, *_PNG_XMP, *_PNG_IPTC)
 
 # The luminance table of the JPEG standard, annex K.1: what libjpeg calls quality 50.
 _LUMINANCE_TABLE = (
@@ -35,14 +33,14 @@ def format_of(image: ImageFile.ImageFile) -> str:
     return "JPEG" if image.format == "MPO" else image.format or ""
 
 
-def frame_count(image: ImageFile.ImageFile) -> int:
-    """Return the number of frames or pages; a second eye, a gain map or a small copy is none."""
+def frame_places(image: ImageFile.ImageFile) -> Sequence[int]:
+    """Return where the frames or pages lie among all pictures; a second eye, a gain map or a small copy is none."""
     count = int(getattr(image, "n_frames", 1))
     if format_of(image) in ("JPEG", "HEIF"):
-        return 1
+        return range(1)
     if image.format == "TIFF" and count > 1:
         return _full_pages(image, count)
-    return count
+    return range(count)
 
 
 def orientation_to_undo(image: ImageFile.ImageFile) -> int:
@@ -53,22 +51,24 @@ def orientation_to_undo(image: ImageFile.ImageFile) -> int:
 def exif_of(image: ImageFile.ImageFile) -> bytes | None:
     """Return the EXIF block as it stands in the file; a TIFF's is gathered from its directories."""
     if image.format == "TIFF":
-        return exif_of_directories(image.getexif())
-    raw = image.info.get("exif")
-    if raw is None and "Raw profile type exif" in image.info:
-        raw = _hex_profile(image.info["Raw profile type exif"])
-    return readable_exif(raw)
+        told = _told_by_tiff(image)
+        return readable_exif(told.exif()) if told else None
+    found: list[bytes | None] = [image.info.get("exif"), *(_hex_profile(image.info.get(name)) for name in _PNG_EXIF)]
+    return next((block for one in found if (block := readable_exif(one))), None)
 
 
 def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
-    """Return a decoded image's metadata, and sentences about what had to be left out."""
+    """Return an image's metadata, and sentences about what had to be left out.
+
+    A TIFF is asked before its pixels are read, which may close it; other formats after, for some tell more behind them.
+    """
     warnings = []
     exif = exif_of(image)
     if exif is None and image.info.get("exif"):
         warnings.append("its EXIF data is damaged and was left out")
-    xmp = _as_bytes(image.info.get("xmp"))
-    if _has_extra_pictures(image):
-        warnings.append("further pictures in the file (a second view or a gain map) were left out")
+    xmp = _xmp_of(image)
+    if _has_extra_pictures(image, xmp):
+        warnings.append("further pictures in the file (a second view, a gain map or a clip) were left out")
         xmp = xmp and packets.without_extra_pictures(xmp)
     if xmp and packets.has_extension(xmp):
         warnings.append("the extended part of its XMP data was left out")
@@ -87,9 +87,20 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
     )
 
 
-def _has_extra_pictures(image: ImageFile.ImageFile) -> bool:
-    # Pillow opens a JPEG with a gain map as a plain JPEG, and keeps its list of pictures ("mp") as it stands.
-    return format_of(image) in ("JPEG", "HEIF") and (getattr(image, "n_frames", 1) > 1 or "mp" in image.info)
+def _xmp_of(image: ImageFile.ImageFile) -> bytes | None:
+    if xmp := _as_bytes(image.info.get("xmp")):
+        return xmp
+    found = (_hex_profile(image.info.get(name)) or b"" for name in _PNG_XMP)
+    return next((xmp.removeprefix(packets.XMP_START) for xmp in found if xmp and not xmp.startswith(EXIF_START)), None)
+
+
+def _has_extra_pictures(image: ImageFile.ImageFile, xmp: bytes | None) -> bool:
+    # Pillow opens a JPEG with a gain map as a plain JPEG, and keeps its list of pictures ("mp") as it stands. Older
+    # phones only say in XMP that a clip follows.
+    if format_of(image) not in ("JPEG", "HEIF"):
+        return False
+    listed = getattr(image, "n_frames", 1) > 1 or "mp" in image.info
+    return listed or (xmp is not None and packets.names_extra_pictures(xmp))
 
 
 def jpeg_quality(image: ImageFile.ImageFile) -> int | None:
@@ -107,70 +118,62 @@ def _table_sum(quality: int) -> int:
     return sum(min(255, max(1, (step * scale + 50) // 100)) for step in _LUMINANCE_TABLE)
 
 
-def _full_pages(image: ImageFile.ImageFile, count: int) -> int:
-    """Count the pages of a TIFF that are no smaller copies of another."""
-    pages = 0
+def _full_pages(image: ImageFile.ImageFile, count: int) -> Sequence[int]:
+    """Return the pages of a TIFF that are no smaller copies of another."""
+    pages = []
     for index in range(count):
         image.seek(index)
-        pages += not int(getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)) & 1
+        if not int(getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)) & 1:
+            pages.append(index)
     image.seek(0)
-    return max(1, pages)
+    return pages or range(1)
 
 
-def exif_of_directories(whole: Image.Exif) -> bytes | None:
-    """Return an EXIF block of what describes the picture in the directories of a TIFF, or a raw photo."""
-    kept = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in whole:
-            kept[tag] = whole[tag]
-    for pointer in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        directory = whole.get_ifd(pointer)
-        if directory:
-            kept[pointer] = dict(directory)
-    if not len(kept):
+def _told_by_tiff(image: ImageFile.ImageFile) -> Directories | None:
+    """Return the directories of a TIFF's page; None once its pixels are read, or where they are damaged."""
+    file = image.fp
+    if image.format != "TIFF" or file is None:
         return None
+    place = file.tell()
     try:
-        return readable_exif(kept.tobytes())
-    except (struct.error, ValueError, TypeError, KeyError, OverflowError, AttributeError):
-        # Values of damaged types cannot be put together again.
+        return Directories(file, image.tell())
+    except (ValueError, OSError):
         return None
+    finally:
+        file.seek(place)
 
 
-def _hex_profile(text: str) -> bytes | None:
+def _hex_profile(text: str | None) -> bytes | None:
     """Decode the way PNG writers store what PNG has no place for: a name, a length, and the bytes in hexadecimal."""
     try:
-        return bytes.fromhex("".join(text.split("\n")[3:]))
+        return bytes.fromhex("".join((text or "").split("\n")[3:])) or None
     except ValueError:
         return None
 
 
 def _photoshop_of(image: ImageFile.ImageFile) -> bytes | None:
-    if image.format == "TIFF":
-        return _as_bytes(getattr(image, "tag_v2", {}).get(_TIFF_PHOTOSHOP)) or _iptc_of(image)
+    if told := _told_by_tiff(image):
+        return photoshop.with_iptc(told.value(_TIFF_PHOTOSHOP), told.value(_TIFF_IPTC))
     for name in _PNG_IPTC if image.format == "PNG" else ():
-        if content := _hex_profile(image.info.get(name, "")):
+        if content := _hex_profile(image.info.get(name)):
             return photoshop.resources_of(content)
     segments = [content for name, content in getattr(image, "applist", ()) if name == "APP13"]
     parts = [part.removeprefix(_PHOTOSHOP_START) for part in segments if part.startswith(_PHOTOSHOP_START)]
     return b"".join(parts) or None
 
 
-def _iptc_of(image: ImageFile.ImageFile) -> bytes | None:
-    """Return a TIFF's IPTC records, which may lie in a tag of their own, as Photoshop's resource of them."""
-    from PIL.IptcImagePlugin import getiptcinfo
-
-    try:
-        found = getiptcinfo(image) or {}
-    except Exception:  # damaged: Pillow raises whatever its reading of bytes makes it raise
+def profile_of(image: ImageFile.ImageFile) -> bytes | None:
+    """Return the ICC profile of an image; of a page that has none Pillow still tells the last one's."""
+    if image.format == "TIFF" and _TIFF_PROFILE not in getattr(image, "tag_v2", {}):
         return None
-    return photoshop.iptc_block(
-        photoshop.iptc_record(tag, value)
-        for tag, held in sorted(found.items())
-        for value in (held if isinstance(held, list) else [held])
-    )
+    return image.info.get("icc_profile") or None
 
 
 def _dpi_of(image: ImageFile.ImageFile) -> tuple[float, float] | None:
+    if image.format == "TIFF":  # of a page that has none Pillow still tells the last one's
+        page = getattr(image, "tag_v2", {})
+        if _TIFF_RESOLUTION not in page or page.get(_TIFF_UNIT) == 1:
+            return None
     try:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

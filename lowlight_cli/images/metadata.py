@@ -4,6 +4,7 @@ EXIF is edited in place, byte for byte, never taken apart and put together again
 the block around them, and any rebuilding breaks them.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,14 +13,19 @@ from lowlight_cli.images import xmp as packets
 from lowlight_cli.images.directory import Directory, Entry, TiffBlock
 from lowlight_cli.settings import Metadata
 
+EXIF_START = b"Exif\x00\x00"
+"""What stands before the block in a JPEG."""
+
 _ORIENTATION = 0x0112
 _WIDTHS = (0x0100, 0xA002)
 _HEIGHTS = (0x0101, 0xA003)
 _EXIF_DIRECTORY = 0x8769
 _PLACE_DIRECTORY = 0x8825
+_COLOUR_SPACE, _SRGB = 0xA001, 1
 _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 
-_PLACE_TEXT = "gps"  # in the names that ImageMagick gives to what it knows of EXIF
+# Names that ImageMagick gives, among a PNG's texts, to what it knows of EXIF and XMP.
+_PLACE_TEXT = re.compile(r"gps|:(city|state|country|location)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Tags:
             exif=without_place(self.exif),
             xmp=self.xmp and packets.without_place(self.xmp),
             iptc=photoshop.without_place(self.iptc),
-            text=tuple(text for text in self.text if _PLACE_TEXT not in text[0].lower()),
+            text=tuple(text for text in self.text if not _PLACE_TEXT.search(text[0])),
         )
 
     def upright(self, orientation: int, width: int, height: int) -> "Tags":
@@ -69,7 +75,7 @@ class Tags:
 
 def readable_exif(raw: bytes | None) -> bytes | None:
     """Return the bare TIFF block of an EXIF field, or None when there is none or it cannot be read."""
-    block = (raw or b"").removeprefix(b"Exif\x00\x00")
+    block = (raw or b"").removeprefix(EXIF_START)
     try:
         TiffBlock(block).first()
     except ValueError:
@@ -99,6 +105,16 @@ def without_place(exif: bytes | None) -> bytes | None:
         first.remove(pointer)
         first = block.first()
         pointer = first.find(_PLACE_DIRECTORY)
+    return block.bytes()
+
+
+def as_srgb(exif: bytes) -> bytes:
+    """Return the block of a picture that is in sRGB now."""
+    block = TiffBlock(exif)
+    pointer = block.first().find(_EXIF_DIRECTORY)
+    for entry in _entries_at(block, pointer) if pointer else ():
+        if entry.tag == _COLOUR_SPACE:
+            entry.set_integer(_SRGB)
     return block.bytes()
 
 

@@ -33,12 +33,6 @@ class Record(NamedTuple):
     whole: bytes
 
 
-def iptc_record(tag: tuple[int, int], value: bytes) -> Record:
-    """Put a record together."""
-    size = len(value).to_bytes(2, "big") if len(value) < _LONG else (_LONG + 4).to_bytes(2) + len(value).to_bytes(4)
-    return Record(tag, bytes((_DATA_SET, *tag)) + size + value)
-
-
 def iptc_block(records: Iterable[Record]) -> bytes | None:
     """Return IPTC records as a resource, or None for no records."""
     packed = b"".join(record.whole for record in records)
@@ -51,6 +45,15 @@ def iptc_block(records: Iterable[Record]) -> bytes | None:
 def resources_of(content: bytes) -> bytes | None:
     """Return what programs call a picture's IPTC as resources: it is those, or bare records."""
     return content if content.startswith(_START) else iptc_block(_records(content))
+
+
+def with_iptc(block: bytes | None, records: bytes | None) -> bytes | None:
+    """Return the resources, with bare IPTC records among them where they hold none of their own."""
+    try:
+        held = {one.number for one in _resources(block or b"")}
+    except ValueError:
+        held = set()
+    return block if _IPTC in held else ((block or b"") + (iptc_block(_records(records or b"")) or b"")) or None
 
 
 def without_thumbnail(block: bytes | None) -> bytes | None:

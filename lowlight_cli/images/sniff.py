@@ -3,6 +3,7 @@
 The planner's own look at the first bytes (`paths.sniff`) names the format; here is what only a decoder wants to know.
 """
 
+import re
 from pathlib import Path
 
 from lowlight_cli.images.directory import Directory, TiffBlock
@@ -54,7 +55,18 @@ def foreign_name(head: bytes) -> str | None:
 
 def is_lossless_webp(head: bytes) -> bool:
     """Return whether this is a WebP stored without loss; other formats say so by their name."""
-    return head[:4] == b"RIFF" and head[8:12] == b"WEBP" and b"VP8L" in head[:4096]
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return False
+    place = 12
+    while name := head[place : place + 4]:
+        if name in (b"VP8L", b"VP8 "):
+            return name == b"VP8L"
+        if name == b"ANMF":  # whose own chunks follow the place and time of the frame
+            place += 8 + 16
+        else:
+            size = int.from_bytes(head[place + 4 : place + 8], "little")
+            place += 8 + size + size % 2
+    return False
 
 
 def bits_of_avif(head: bytes) -> int:
@@ -69,15 +81,20 @@ def bits_of_avif(head: bytes) -> int:
     return 12 if flags & 0x20 else 10
 
 
-def colours_of_avif(head: bytes) -> tuple[int, int]:
-    """Return the numbers by which an AVIF names its primaries and its curve; (2, 2), unsaid, where it names none.
+def colours_of(head: bytes) -> tuple[int, int]:
+    """Return the numbers by which a PNG, an AVIF or a HEIC names its primaries and its curve; (2, 2) where it does not.
 
-    Source: ISO/IEC 14496-12, 12.1.5 (colr); ITU-T H.273 for the numbers.
+    Source: ISO/IEC 14496-12, 12.1.5 (colr); PNG Specification, Third Edition, 11.3.2.6 (cICP); ITU-T H.273 for the
+    numbers.
     """
-    place = head.find(b"colrnclx")
-    if place < 0:
+    format = sniff(head[:SNIFF_BYTES])
+    if format in ("avif", "heif"):
+        found = re.search(rb"colrnclx(..)(..)", head, re.DOTALL)
+    elif format == "png":
+        found = re.search(rb"\x00\x00\x00\x04cICP(.)(.)", head.partition(b"IDAT")[0], re.DOTALL)
+    else:
         return 2, 2
-    return int.from_bytes(head[place + 8 : place + 10], "big"), int.from_bytes(head[place + 10 : place + 12], "big")
+    return (int.from_bytes(found[1], "big"), int.from_bytes(found[2], "big")) if found else (2, 2)
 
 
 def has_gain_map(head: bytes) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 from lowlight_cli.errors import InputError
 from lowlight_cli.images.bmp import embedded_profile
 from lowlight_cli.images.gamma import profile_of_png
-from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, tags_of
+from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, profile_of, tags_of
 from lowlight_cli.images.layout import (
     BITS_PER_SAMPLE,
     EXTRA_SAMPLES,
@@ -62,7 +62,8 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
         InputError: the pixels are of a kind we refuse. Damage raises whatever Pillow raises.
     """
     raw, depth, most = raw_mode(image), depth_of(image), most_of_ppm(image)
-    icc = image.info.get("icc_profile")
+    icc = profile_of(image)
+    early = tags_of(image) if image.format == "TIFF" else None
     if not icc and image.format == "PNG":
         icc = profile_of_png(image.info, grey=image.mode in ("1", "L", "LA", "I;16") or raw == "LA;16B")
     elif not icc and image.format == "BMP" and image.fp:
@@ -75,7 +76,7 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     if planes is None:
         image.load()
     # All that the image knows is asked first: once unpacked, it may be closed to free its memory.
-    orientation, (tags, tag_warnings) = orientation_to_undo(image), tags_of(image)
+    orientation, (tags, tag_warnings) = orientation_to_undo(image), early or tags_of(image)
     plain = Picture(
         pixels=np.empty((0, 0, 1), dtype=np.uint8),
         format=format_of(image),

@@ -6,6 +6,9 @@ Metadata Standard 2023.1; Adobe XMP Specification, part 2.
 
 import re
 
+XMP_START = b"http://ns.adobe.com/xap/1.0/\x00"
+"""What stands before the packet in a JPEG."""
+
 # Where a JPEG's packet says that more follows, which no segment of a result would hold.
 _EXTENSION = rb"""\sxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<(xmpNote:HasExtendedXMP)>.*?</\1>"""
 
@@ -14,9 +17,10 @@ _SIZES = {
     rb"(?:tiff:ImageLength|exif:PixelYDimension)": 1,
 }
 _PLACES = (
-    rb"exif:GPS\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
+    rb"[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
     rb"|Iptc4xmpExt:(?:LocationCreated|LocationShown)"
 )
+_FOLLOWING = rb"hdrgm:Version|G?Container:Directory|GCamera:(?:MicroVideo|MotionPhoto)|Camera:MotionPhoto"
 _EXTRA_PICTURES = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
 _DEVELOPING = rb"crs:\w+"
 _THUMBNAILS = rb"xmp:Thumbnails"
@@ -30,6 +34,11 @@ def without_place(xmp: bytes) -> bytes:
 def without_extra_pictures(xmp: bytes) -> bytes:
     """Return the packet without claims that a gain map or a clip follows the picture."""
     return _without(xmp, _EXTRA_PICTURES)
+
+
+def names_extra_pictures(xmp: bytes) -> bool:
+    """Whether the packet claims that a gain map or a clip follows the picture."""
+    return re.search(rb"[\s<](?:" + _FOLLOWING + rb")[\s=>]", xmp) is not None
 
 
 def without_developing(xmp: bytes) -> bytes:

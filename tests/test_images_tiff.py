@@ -1,0 +1,173 @@
+"""TIFFs as cameras, scanners and other programs write them: turned, in pages, and with all that they say."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from test_images import CITY, KEYWORD, iptc_segment
+
+from lowlight_cli.images import Picture, probe, read_animation, read_frames, read_picture, write_frames, write_picture
+from lowlight_cli.images.gather import Directories
+
+ASCII, SHORT, LONG, UNDEFINED = 2, 3, 4, 7
+Entries = dict[int, "tuple[int, bytes] | Entries"]
+
+
+def packed(entries: Entries, at: int, order: str, *, next_at: int = 0, big: bool = False) -> bytes:
+    """Return a directory that begins `at` this place, with its values and the directories below it behind it."""
+    word, head = ("Q", "Q") if big else ("I", "H")
+    room, sizes = struct.calcsize(word), {ASCII: 1, SHORT: 2, LONG: 4, UNDEFINED: 1}
+    lines, behind = b"", b""
+    end = at + struct.calcsize(head) + (4 + 2 * room) * len(entries) + room
+    for tag, value in sorted(entries.items()):
+        place = end + len(behind)
+        if isinstance(value, dict):
+            kind, content = LONG, struct.pack(f"{order}I", place)
+            behind += packed(value, place, order, big=big)
+        else:
+            kind, content = value
+        field = content.ljust(room, b"\0")
+        if len(content) > room:
+            field = struct.pack(f"{order}{word}", place)
+            behind += content + bytes(len(content) % 2)
+        lines += struct.pack(f"{order}2H{word}", tag, kind, len(content) // sizes[kind]) + field
+    return struct.pack(f"{order}{head}", len(entries)) + lines + struct.pack(f"{order}{word}", next_at) + behind
+
+
+def told(order: str) -> Entries:
+    return {
+        315: (ASCII, "Jürgen Müller\0".encode()),
+        34665: {
+            0x9003: (ASCII, b"2024:11:05 21:30:00\0"),
+            0x927C: (UNDEFINED, b"maker's note"),
+            0xA005: {1: (ASCII, b"R98\0")},
+        },
+        34853: {1: (ASCII, b"N\0")},
+        700: (UNDEFINED, b"xmp"),
+        256: (SHORT, struct.pack(f"{order}H", 9)),
+    }
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("page", [0, 1])
+def test_what_describes_a_picture_is_gathered_byte_for_byte(order: str, big: bool, page: int) -> None:
+    start, word = (16, "Q") if big else (8, "I")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    head += struct.pack(f"{order}HHQ", 8, 0, start) if big else struct.pack(f"{order}{word}", start)
+    first = packed(told(order), start, order, big=big)
+    second = start + len(first)
+    if page:
+        first = packed({256: (SHORT, b"\0\x09")}, start, order, next_at=second, big=big).ljust(len(first), b"\0")
+    content = head + first + packed(told(order), second, order, big=big)
+    found = Directories(io.BytesIO(content), page)
+    assert found.value(700) == b"xmp"
+    block = found.exif()
+    assert block is not None
+    exif = Image.Exif()
+    exif.load(block)
+    assert "Jürgen Müller".encode() in block
+    assert exif.get_ifd(ExifTags.IFD.Exif)[0x9003] == "2024:11:05 21:30:00"
+    assert exif.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"maker's note"
+    assert exif.get_ifd(ExifTags.IFD.Interop)[1] == "R98"
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+    assert 256 not in exif
+    assert b"maker" not in (found.exif(without=(0x927C,)) or b"maker")
+
+
+def test_damage_costs_what_is_damaged() -> None:
+    content = b"II*\0\x08\0\0\0" + packed(told("<"), 8, "<")
+    for length in range(8, len(content)):
+        try:
+            Directories(io.BytesIO(content[:length])).exif()
+        except ValueError:
+            continue
+    endless = b"II*\0\x08\0\0\0" + packed({256: (SHORT, b"\x09\0")}, 8, "<", next_at=8)
+    Directories(io.BytesIO(endless), 1 << 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "P", "CMYK"])
+def test_a_turned_uncompressed_tiff_is_upright_from_a_path_and_from_bytes(
+    mode: str, orientation: int, tmp_path: Path
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 200, (6, 10, 3), dtype=np.uint8)
+    image = Image.fromarray(levels)
+    image = Image.fromarray(levels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    path = tmp_path / "a.tif"
+    image.save(path, tiffinfo={274: orientation})
+    plain = tmp_path / "b.tif"
+    image.save(plain)
+    wanted = read_picture(plain).pixels
+    if orientation in (2, 4, 5, 7):
+        wanted = wanted[:, ::-1]
+    wanted = np.rot90(wanted, {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}[orientation])
+    for source in (path, path.read_bytes()):
+        picture = read_picture(source)
+        assert np.array_equal(picture.pixels, wanted)
+        assert (probe(source).height, probe(source).width) == wanted.shape[:2]
+
+
+def save_pages(path: Path, pages: list[tuple[Image.Image, dict[int, object], dict[str, object]]]) -> None:
+    first, *others = pages
+    with TiffImagePlugin.AppendingTiffWriter(str(path), new=True) as file:
+        for image, tags, extra in (first, *others):
+            image.save(file, "TIFF", tiffinfo=tags, **extra)
+            file.newFrame()
+
+
+def test_small_copies_between_pages_are_no_pages_and_cost_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    full = [Image.new("RGB", (24, 16), (level, 0, 0)) for level in (30, 90)]
+    small = Image.new("RGB", (6, 4))
+    save_pages(path, [(small, {254: 1}, {}), (full[0], {}, {}), (small, {254: 1}, {}), (full[1], {}, {})])
+    assert probe(path).frames == 2
+    pages = [frame.picture for frame in read_frames(read_animation(path))]
+    assert [(page.width, int(page.pixels[0, 0, 0])) for page in pages] == [(24, 30), (24, 90)]
+    assert read_picture(path).width == 24
+
+
+def test_a_page_has_its_own_profile_and_resolution(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / "a.tif"
+    image = Image.new("RGB", (8, 8))
+    save_pages(path, [(image, {}, {"icc_profile": profile, "dpi": (254, 254)}), (image, {}, {})])
+    first, second = (frame.picture for frame in read_frames(read_animation(path)))
+    assert first.icc is not None
+    assert first.tags.dpi == (254, 254)
+    assert second.icc is None
+    assert second.tags.dpi is None
+
+
+@pytest.mark.parametrize("kind", [1, UNDEFINED])
+def test_iptc_of_its_own_tag_joins_photoshops_other_resources(kind: int, tmp_path: Path) -> None:
+    url = b"8BIM\x04\x0b\0\0\0\0\0\x0chttp://x.org"
+    for resources, kept in ((url, url + iptc_segment(KEYWORD + CITY)), (iptc_segment(KEYWORD), iptc_segment(KEYWORD))):
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[33723], tags[34377] = KEYWORD + CITY, resources
+        tags.tagtype[33723], tags.tagtype[34377] = kind, kind
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.tif", tiffinfo=tags)
+        assert read_picture(tmp_path / "a.tif").tags.iptc == kept
+
+
+def test_names_keep_their_letters_from_tiff_to_all_formats(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33432] = "© Jürgen Müller".encode()
+    tags.tagtype[33432] = ASCII
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif", tiffinfo=tags)
+    for name in ("b.tif", "b.jpg", "b.png", "b.webp"):
+        write_picture(read_picture(tmp_path / "a.tif"), tmp_path / name)
+        assert "© Jürgen Müller".encode() in (read_picture(tmp_path / name).tags.exif or b"")
+
+
+def test_pages_come_back_as_pages(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    save_pages(path, [(Image.new("L", (9, 5), level), {}, {}) for level in (10, 20, 30)])
+    animation = read_animation(path)
+    write_frames(read_frames(animation), tmp_path / "b.tif", animation=animation)
+    pages = [frame.picture for frame in read_frames(read_animation(tmp_path / "b.tif"))]
+    assert [int(page.pixels[0, 0, 0]) for page in pages] == [10, 20, 30]
+    assert all(isinstance(page, Picture) for page in pages)
