@@ -171,7 +171,7 @@ def test_numbers_that_are_not_finite_are_no_agreement(weights, tmp_path, monkeyp
 def test_an_existing_file_is_not_replaced_unless_asked(tmp_path):
     (tmp_path / "net.pt").write_bytes(b"mine")
     ran = lowlight("export", "--format", "torchscript", "-o", tmp_path / "net.pt")
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert "--overwrite" in ran.stderr
     assert (tmp_path / "net.pt").read_bytes() == b"mine"
 
