@@ -741,6 +741,64 @@ def test_options_that_mean_nothing_together_are_refused(tmp_path, options):
     assert not (tmp_path / "a_lowlight.mp4").exists()
 
 
+@pytest.mark.parametrize("group", ["12", "250"])
+@pytest.mark.parametrize(("start", "end", "frames"), [("1", None, 50), ("1", "1.6", 15), ("0.2", "0.4", 5)])
+def test_a_part_of_a_stream_without_an_index_is_whole(tmp_path, group, start, end, frames):
+    source = make_clip(tmp_path / "a.ts", frames=75, options={"g": group}, sound=None)
+    seen = done(source, *QUICK, "--start", start, *(() if end is None else ("--end", end)), suffix=".mkv")
+    assert len(seen.times) == frames
+
+
+def test_transport_streams_keep_their_sound(tmp_path):
+    source = make_clip(tmp_path / "a.ts", frames=25)
+    before, after = see(source), done(source, *QUICK, suffix=".ts")
+    assert [len(packets) for packets in after.packets.values()] == [len(each) for each in before.packets.values()]
+    assert after.packets
+
+
+def test_a_contact_sheet_of_one_frame_shows_it(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=1, sound=None)
+    (told,) = map(json.loads, identity(source, "--contact-sheet", "3", "--json").stdout.splitlines())
+    assert told["sheet"]
+    assert (tmp_path / "a_lowlight_sheet.png").exists()
+
+
+def test_subtitles_on_screen_at_the_ends_of_a_part_are_cut_to_it(tmp_path):
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:00,500 --> 00:00:01,300\nhere\n\n2\n00:00:01,800 --> 00:00:02,700\nthere\n"
+    )
+    made, source = make_clip(tmp_path / "film.mkv", frames=75, sound=None), tmp_path / "a.mkv"
+    with (
+        av.open(str(made)) as film,
+        av.open(str(tmp_path / "a.srt")) as words,
+        av.open(str(source), "w") as file,
+    ):
+        targets = [file.add_stream_from_template(each.streams[0]) for each in (film, words)]
+        for known, target in zip((words, film), targets[::-1], strict=True):
+            for packet in known.demux():
+                if packet.size:
+                    packet.stream = target
+                    file.mux(packet)
+    result = tmp_path / "b.mkv"
+    assert identity(source, "-o", result, "--start", "1", "--end", "2", *QUICK).exit_code == 0
+    with av.open(str(result)) as file:
+        told = [(float(p.pts * p.time_base), float(p.duration * p.time_base))
+                for p in file.demux(file.streams.subtitles[0]) if p.size]  # fmt: skip
+    assert told == [pytest.approx((0.0, 0.3), abs=0.002), pytest.approx((0.8, 0.2), abs=0.002)]
+
+
+def test_resuming_takes_away_what_the_killed_run_left(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=6)
+    left = tmp_path / ".b.mp4.0123abcd.part"
+    left.write_bytes(b"short")
+    store = SegmentStore(tmp_path / "b.mp4", "whatever")
+    assert identity(source, "-o", tmp_path / "b.mp4", "--overwrite", *QUICK).exit_code == 0
+    assert left.exists(), "without --resume another run may be at work"
+    store.prepare()
+    assert identity(source, "-o", tmp_path / "b.mp4", "--overwrite", "--resume", *QUICK).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc fills what it hands out when told to")
 def test_a_clip_has_the_same_bytes_whatever_memory_held_before(tmp_path):
     """With several threads x264 reads memory that nobody wrote, at the end of a segment."""

@@ -26,6 +26,7 @@ class ContactSheet:
         self.path, self.is_late = path, False
         self._count, self._length, self._start = count, length, start
         self._lines: list[list[Cell]] = []
+        self._first: list[Cell] | None = None  # for a clip so short that no moment comes
         self._passed = 0  # moments, or frames where the length is unknown
         self._stride = 1
         self._is_resumed = False
@@ -33,7 +34,7 @@ class ContactSheet:
     @property
     def is_empty(self) -> bool:
         """Whether no picture was taken."""
-        return not self._lines
+        return self._first is None
 
     def resume(self) -> None:
         """Begin in the middle; `is_late` says afterwards whether something was missed."""
@@ -41,15 +42,19 @@ class ContactSheet:
 
     def see(self, moment: Fraction, before: Pixels, after: Pixels) -> None:
         """Look at a frame, which lies at `moment` seconds from the first, and at what has become of it."""
-        if self._is_kept() if self._length is None else self._is_next(moment, self._length):
+        is_due = self._is_kept() if self._length is None else self._is_next(moment, self._length)
+        if is_due or self._first is None:
             label = f"{float(moment + self._start):.2f} s"
             pictures = {"before": before, "after": after}
-            self._lines.append([Cell(_thumbnail(one), f"{label}, {name}") for name, one in pictures.items()])
+            line = [Cell(_thumbnail(one), f"{label}, {name}") for name, one in pictures.items()]
+            self._first = self._first or line
+            self._lines += [line] if is_due else []
 
     def chosen(self) -> list[list[Cell]]:
         """Return the pictures of the sheet, a line for each moment."""
-        taken, wanted = len(self._lines), min(self._count, len(self._lines))
-        return [self._lines[(2 * place + 1) * taken // (2 * wanted)] for place in range(wanted)]
+        lines = self._lines or [self._first or []]
+        wanted = min(self._count, len(lines))
+        return [lines[(2 * place + 1) * len(lines) // (2 * wanted)] for place in range(wanted)]
 
     def write(self, *, overwrite: bool) -> None:
         """Write the sheet; raises OutputError."""
@@ -60,7 +65,7 @@ class ContactSheet:
         moments = (length * Fraction(2 * place + 1, 2 * self._count) for place in range(self._count))
         passed = sum(moment >= each for each in moments)
         new, self._passed = passed - self._passed, passed
-        if new > 1 and self._is_resumed and self.is_empty:  # they lie in what was done before
+        if new > 1 and self._is_resumed and not self._lines:  # they lie in what was done before
             self.is_late = True
             return False
         return new > 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lowlight_cli import __version__
-from lowlight_cli.atomic import atomic_path, preserve_times
+from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
 from lowlight_cli.clip.contact import ContactSheet
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
@@ -69,6 +69,8 @@ class ClipWork:
         with ExitStack() as stack:
             stack.callback(torch.set_num_threads, torch.get_num_threads())  # what threads that begin later will have
             reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
+            if self._store and self._store.is_there:
+                remove_parts(self._target)  # of the killed run
             part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
             film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)

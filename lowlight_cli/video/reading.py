@@ -27,6 +27,7 @@ else:
     AnyPacket = Packet  # at run time it takes no parameters
 
 _EARLY_SECONDS = 0.5
+_SECONDS_BACK = (0, 2, 10, 60)  # how far before the span's beginning a seek is tried
 _LATE_SECONDS = 1  # how far past the end is read for a frame that shows that all before it have come
 _WHOLE = Span()
 
@@ -157,12 +158,31 @@ class ClipReader:
         return late >= 0 and (packet.stream.index != self.film.index or self._past_end or late >= _LATE_SECONDS)
 
     def _seek(self) -> None:
+        """Go to where the film can be decoded from the span's beginning on, or to the clip's.
+
+        MPEG streams have no index: a seek lands anywhere near, and nothing is decoded up to the next key frame.
+        """
         if not self.span.start:
             return
-        try:
-            self.container.seek(int(self._zero / self._base), stream=self.film)
-        except (av.FFmpegError, OSError):
-            self.container.seek(0)  # a container without an index is read from its beginning
+        for back in _SECONDS_BACK:
+            try:
+                self.container.seek(int((self._zero - back) / self._base), stream=self.film)
+                first = self._first_time()
+                if first is not None and first <= self.span.start:
+                    self.container.seek(int((self._zero - back) / self._base), stream=self.film)
+                    return
+            except (av.FFmpegError, OSError):
+                break
+            if back >= self.span.start:
+                break
+        self.container.seek(0)
+
+    def _first_time(self) -> Fraction | None:
+        """Return the time of the first frame that is decoded from here on; this moves on."""
+        for packet in self.container.demux(self.film):
+            for frame in self.film.codec_context.decode(packet) if packet.size else ():
+                return None if frame.pts is None else (frame.pts - self._begins) * self._base
+        return None
 
     def _decoded(self, packet: AnyPacket | None) -> Iterator[VideoFrame]:
         try:
@@ -207,6 +227,8 @@ class ClipReader:
             packet.pts = packet.dts = 0
             return bool(packet.stream.disposition & Disposition.attached_pic)
         time = self._time_of(ticks, packet)
+        if packet.stream.type == "subtitle" and packet.duration:
+            return self._cut(packet, time)
         if (self.span.start and time < self.span.start) or (self.span.end is not None and time >= self.span.end):
             return False
         zero = round(self._zero / base)
@@ -215,6 +237,15 @@ class ClipReader:
         if packet.dts is not None:
             packet.dts -= zero
         return True
+
+    def _cut(self, packet: AnyPacket, time: Fraction) -> bool:
+        """Cut what is shown from `time` on to the span; tell whether anything is left."""
+        base, start, end = packet.time_base, self.span.start, self.span.end
+        first, last = max(time, start), time + (packet.duration or 0) * base
+        last = last if end is None else min(last, end)
+        packet.pts = packet.dts = round((first - start) / base)
+        packet.duration = round((last - first) / base)
+        return last > first
 
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
         facts = self.facts

@@ -41,6 +41,11 @@ class SegmentStore:
         self._folder = target.with_name(f".{target.name[:60]}.{_digest(str(target.absolute()))}.resume")
         self._fingerprint = _digest(fingerprint)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a run has begun one."""
+        return self._folder.exists()
+
     def finished(self) -> int:
         """Return how many segments, from the first on, are complete."""
         if self._stored_fingerprint() != self._fingerprint:

@@ -1,5 +1,6 @@
 """Which tracks go over into which container: decided before the file is begun, and what is left out is said."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 # Tags that describe the old file and would be lies in the new one.
 _STALE = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode", "rotate")
 _STALE_BEGINNINGS = ("_statistics", "number_of_", "bps", "duration-", "bps-")
+# What containers hold beyond what their writers in ffmpeg list.
+_UNLISTED = {
+    "mpegts": frozenset(("aac", "aac_latm", "ac3", "eac3", "mp3", "dts", "opus", "truehd", "dvb_subtitle",
+                         "hdmv_pgs_subtitle", "dvb_teletext")),
+}  # fmt: skip
+_CHAPTERS = re.compile("text|subtitle", re.IGNORECASE)  # in the name of the track that MP4 keeps them in
 _PLACES = ("location", "gps", "iso6709", "xyz")
 
 
@@ -39,7 +46,7 @@ class TrackPlan:
 
 def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContainer) -> TrackPlan:
     """Decide what becomes of every track beside the film."""
-    supported = target.supported_codecs
+    supported = target.supported_codecs | _UNLISTED.get(target.format.name, frozenset())
     takes_attachments = target.format.name == "matroska"
     copied: list[Stream] = []
     attached: list[Stream] = []
@@ -52,8 +59,10 @@ def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContain
             (attached if takes_attachments else left_out).append(stream)
         elif takes_attachments and _is_cover(stream):
             covers.append(stream)  # which is how Matroska holds them
-        elif stream.codec_context is not None and stream.type != "data" and stream.codec_context.name in supported:
+        elif stream.codec_context is not None and stream.type != "data" and not supported.isdisjoint(_names(stream)):
             copied.append(stream)
+        elif _holds_chapters(stream, source):
+            continue  # they are carried over, and their track is made anew
         else:
             left_out.append(stream)
     container = target.format.name
@@ -63,6 +72,17 @@ def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContain
         covers=tuple(stream.index for stream in covers),
         warnings=tuple(f"{container} has no place for {_described(stream)}; it is left out" for stream in left_out),
     )
+
+
+def _names(stream: Stream) -> tuple[str, ...]:
+    """Return what ffmpeg calls a track's codec: its decoder, and the codec itself."""
+    context = stream.codec_context
+    return (context.name, context.codec.canonical_name)
+
+
+def _holds_chapters(stream: Stream, source: InputContainer) -> bool:
+    name = stream.metadata.get("handler_name", "")
+    return stream.type == "data" and bool(source.chapters()) and _CHAPTERS.search(name) is not None
 
 
 def _is_cover(stream: Stream) -> bool:
