@@ -130,3 +130,7 @@ def test_what_is_not_finite_is_null_in_records_and_no_point_of_the_curve(tmp_pat
     assert json.loads(json.dumps(record, allow_nan=False))["loss"] is None
     draw_curve(tmp_path / "curve.png", [record, as_record(Progress(6, 9, 0.5, 1.0, 1e-3, 0, 0.5))])
     assert (tmp_path / "curve.png").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(folder):
+    assert "there is no folder" in refused(folder, "--clean", folder / "nope", "-o", folder / "run")

@@ -167,6 +167,28 @@ def test_a_training_killed_at_random_moments_gives_the_same_bytes(clean, tmp_pat
     assert whole.read_bytes() == killed.read_bytes()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_asked_to_stop_keeps_its_last_step(clean, tmp_path, number):
+    recipe_file = tmp_path / "tiny.toml"
+    recipe_file.write_text(TINY.replace("STEPS", "40"))
+    train_tiny(clean, tmp_path / "whole", read_recipe(str(recipe_file)), save_every=1000)
+    script = TRAIN_SCRIPT.replace("save_every=7", "save_every=1000")
+    script = f"from lowlight_cli.__main__ import _stop\nimport signal\nsignal.signal({int(number)}, _stop)\n{script}"
+    command = [sys.executable, "-c", script, str(recipe_file), str(clean), str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(5):
+        process.stdout.readline()
+    process.send_signal(number)
+    told, said = process.communicate(timeout=60)
+    assert "Interrupted" in said
+    steps = 5 + len(told.splitlines())
+    kept = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["step"]
+    assert steps <= kept <= steps + 1 < 40
+    train_tiny(clean, tmp_path / "cut", read_recipe(str(recipe_file)), save_every=1000)
+    whole, cut = (tmp_path / name / "tiny.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
 def test_a_schedule_may_be_lengthened_on_resuming_but_nothing_else_changed(clean, tmp_path):
     short, long = (tiny(steps, validated=False) for steps in (3, 5))
     short = dataclasses.replace(short, schedule=dataclasses.replace(short.schedule, decay=0))

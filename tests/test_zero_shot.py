@@ -418,6 +418,39 @@ def test_an_interrupt_ends_the_work_even_if_the_latest_state_cannot_be_written(t
         next(events)
 
 
+@pytest.mark.parametrize("save", ["denoised", "enhanced", "both"])
+def test_previews_and_what_an_interrupt_leaves_are_what_would_be_saved(tmp_path: Path, save: str):
+    source = tmp_path / "in"
+    source.mkdir()
+    save_photo(source / "a.png", torch.rand(1, 3, 24, 24) * 0.1)
+    keep = Keep(save=save, preview_every=3, preview_folder=tmp_path / "pv", log=tmp_path / "log.jsonl",
+                weights=tmp_path / "w.safetensors", on_interrupt="save")  # fmt: skip
+    run_files(source, ZeroShot("paper", 3), keep)
+    whole = {path.name: path.read_bytes() for path in source.iterdir()}
+    assert (tmp_path / "pv" / "a_lowlight.step3.png").read_bytes() == whole["a_lowlight.png"]
+    for path in (*source.glob("a_lowlight*"), tmp_path / "log.jsonl", tmp_path / "w.safetensors"):
+        path.unlink()
+    plan = plan_jobs([str(source)], variants=["enhanced"] if save == "both" else [])
+    events = ZeroShotFiles(ZeroShot("paper", 9), batch=Batch(), keep=keep, compute=Compute("cpu")).run(plan.jobs)
+    for _ in range(3):
+        next(events)
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt)
+    assert (source / "a_lowlight.step3.png").read_bytes() == whole["a_lowlight.png"]
+    if save == "both":
+        assert (source / "a_lowlight.step3_enhanced.png").read_bytes() == whole["a_lowlight_enhanced.png"]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    assert read_weights(tmp_path / "w.safetensors").tensors
+
+
+def test_a_start_from_another_network_is_refused_before_any_photo(tmp_path: Path):
+    save_photo(tmp_path / "a.png", torch.rand(1, 3, 16, 16) * 0.1)
+    ran = CliRunner().invoke(app, ["zero-shot", str(tmp_path), "--init", "darkir-small", "--json"])
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert "darkir-small" in ran.stderr
+    assert "zeroig" in ran.stderr
+
+
 def test_memory_that_runs_out_fails_one_photo(tmp_path: Path, monkeypatch):
     for name in ("a.png", "b.png"):
         save_photo(tmp_path / name, torch.rand(1, 3, 16, 16) * 0.1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.settings import Compiling, check_compiling
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
         )
     }
 )
+
+
+def require_backend(weights: "WeightsFile", name: str) -> None:
+    """Refuse weights of another backend; raises WeightsError."""
+    lacking = set(BACKENDS[name].signature) - weights.tensors.keys()
+    if lacking:
+        raise WeightsError(f"it is not for {name}: it lacks {', '.join(sorted(lacking))}")
 
 
 def load_backend(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli import cache
-from lowlight_cli.backends import BACKENDS
+from lowlight_cli.backends import require_backend
 from lowlight_cli.cli.commands import Command, Group
 from lowlight_cli.cli.options import Offline, complete_weights
 from lowlight_cli.errors import SettingsError, WeightsError
@@ -151,9 +151,7 @@ def _require_backend(content: bytes, entry: WeightsEntry) -> None:
     # Here and not at the top: torch takes seconds to load, and only this command needs it.
     from lowlight_cli.weights_file import read_weights
 
-    lacking = set(BACKENDS[entry.backend].signature) - read_weights(content).tensors.keys()
-    if lacking:
-        raise WeightsError(f"it is not for {entry.backend}: it lacks {', '.join(sorted(lacking))}")
+    require_backend(read_weights(content), entry.backend)
 
 
 def _where(entry: WeightsEntry) -> str:

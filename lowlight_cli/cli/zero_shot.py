@@ -225,13 +225,21 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
     from lowlight_cli import cache
+    from lowlight_cli.backends import require_backend
+    from lowlight_cli.errors import WeightsError
     from lowlight_cli.weights_file import read_weights
 
     entry = read_manifest().get(init)
     if entry is None:
-        return read_weights(Path(init))
-    path = cache.fetch(entry, offline=offline, progress=show.steps_of("bytes"))
-    return read_weights(path, sha256=cache.known_digest(entry))
+        initial = read_weights(Path(init))
+    else:
+        path = cache.fetch(entry, offline=offline, progress=show.steps_of("bytes"))
+        initial = read_weights(path, sha256=cache.known_digest(entry))
+    try:
+        require_backend(initial, "zeroig")
+    except WeightsError as error:
+        raise WeightsError(f"--init {init}: {error}") from error
+    return initial
 
 
 def _results(events: "Iterable[Told]", show: Show) -> Iterator[FileResult]:

@@ -1,5 +1,6 @@
 """The training loop, as a generator of typed events."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder
+from lowlight_cli.errors import LowlightError
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved
 from lowlight_cli.train.gradients import Gradients
+from lowlight_cli.train.interrupts import interrupts_held
 from lowlight_cli.train.loading import coming_batches, usual_workers
 from lowlight_cli.train.network import build_network, export_weights
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
@@ -19,6 +22,8 @@ from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
 from lowlight_cli.train.settings import Run
 from lowlight_cli.train.validation import validate, validation_batches
+
+logger = logging.getLogger(__name__)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -107,21 +112,41 @@ def _train(
         return
     gradients = Gradients(state.network, recipe)
     workers = usual_workers(device) if run.workers is None else run.workers
-    for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
-        recent.append(advance(state, batch, recipe, processes, gradients=gradients))
-        last = state.step == recipe.schedule.steps
-        if not processes.leads:
-            continue
-        if state.step % run.report_every == 0 or last:
-            loss, gradient = (sum(values) / len(values) for values in zip(*recent, strict=True))
-            rate = learning_rate(recipe, state.step - 1)
-            seconds = (time.monotonic() - since) / len(recent)
-            yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
-            recent, since = [], time.monotonic()
-        if state.step % run.save_every == 0 or last:
-            # In this order: killed in between, the same file is written again.
-            export_weights(weights, state.average, recipe, step=state.step, data=run.data)
-            write_checkpoint(checkpoint, state, recipe)
-            yield Saved(state.step, weights)
-        if validation and (state.step % run.validate_every == 0 or last):
-            yield validate(state, validation, recipe, run.output / "preview.png")
+    kept = state.step
+    is_whole = True  # the state is that after some step
+
+    def keep() -> None:
+        nonlocal kept
+        # In this order: killed in between, the same file is written again.
+        export_weights(weights, state.average, recipe, step=state.step, data=run.data)
+        write_checkpoint(checkpoint, state, recipe)
+        kept = state.step
+
+    try:
+        for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
+            with interrupts_held():
+                is_whole = False
+                recent.append(advance(state, batch, recipe, processes, gradients=gradients))
+                is_whole = True
+            last = state.step == recipe.schedule.steps
+            if not processes.leads:
+                continue
+            if state.step % run.report_every == 0 or last:
+                loss, gradient = (sum(values) / len(values) for values in zip(*recent, strict=True))
+                rate = learning_rate(recipe, state.step - 1)
+                seconds = (time.monotonic() - since) / len(recent)
+                yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
+                recent, since = [], time.monotonic()
+            if state.step % run.save_every == 0 or last:
+                keep()
+                yield Saved(state.step, weights)
+            if validation and (state.step % run.validate_every == 0 or last):
+                yield validate(state, validation, recipe, run.output / "preview.png")
+    except KeyboardInterrupt:
+        if processes.leads and is_whole and state.step > kept:
+            try:
+                keep()
+                logger.warning("stopped after step %d, from which the same command goes on", state.step)
+            except LowlightError as error:  # the request to stop weighs more
+                logger.warning("the steps since the last checkpoint are lost: %s", error)
+        raise

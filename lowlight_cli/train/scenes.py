@@ -149,9 +149,11 @@ def load_clean(folder: Path, recipe: Recipe) -> tuple[Sources, Sources]:
     """Load clean photos and .hdr panoramas under `folder`: those to train on, and those held out.
 
     Raises:
-        SettingsError: there are no pictures to train on.
+        SettingsError: there is no such folder, or no picture in it to train on.
         InputError: a picture cannot be read.
     """
+    if not folder.is_dir():
+        raise SettingsError(f"there is no folder {str(folder)!r} with pictures to train on")
     smallest = max(stage.crop for stage in recipe.schedule.stages)
     parts: dict[bool, tuple[list[Source], list[Source]]] = {False: ([], []), True: ([], [])}
     for path in _clean_files(folder):

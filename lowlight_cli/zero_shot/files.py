@@ -112,6 +112,7 @@ class ZeroShotFiles:
             if self._keep.on_interrupt == "save" and number:
                 try:
                     self._write_latest(photos, fit.state_dict(), number)
+                    self._write_records(fit.state_dict())
                 except LowlightError as error:  # the request to stop weighs more
                     logger.warning("the latest state is not kept: %s", error)
             raise
@@ -142,8 +143,7 @@ class ZeroShotFiles:
     def _write(self, job: Job, photo: Picture, state: Mapping[str, Tensor]) -> FileResult:
         if job.output is None:
             raise OutputError("zero-shot writes files, not standard output")
-        save = self._keep.save
-        enhancer = self._enhancer(state, denoise=0 if save == "enhanced" else self._denoise)
+        enhancer = self._enhancer(state, denoise=self._denoise_saved)
         result, tile = self._enhanced(enhancer, photo)
         warnings = self._write_picture(result, job.output)
         for path in job.variants:
@@ -172,14 +172,17 @@ class ZeroShotFiles:
         for job, photo in photos:
             if job.output is not None:
                 path = _free(job.output.with_name(f"{job.output.stem}.step{number}{job.output.suffix}"))
-                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
+                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise_saved), photo)
                 write_picture(result, path, encoding=self._batch.encoding)
+                if self._keep.save == "both":
+                    write_picture(self._noisy(state, photo), _free(variant_path(path, "enhanced")),
+                                  encoding=self._batch.encoding)  # fmt: skip
 
     def _write_previews(self, photos: Sequence[tuple[Job, Picture]], state: Mapping[str, Tensor], number: int) -> None:
         folder = self._keep.preview_folder
         for job, photo in photos:
             if folder is not None and job.output is not None:
-                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise), photo)
+                result, _ = self._enhanced(self._enhancer(state, denoise=self._denoise_saved), photo)
                 path = folder / f"{job.output.stem}.step{number}{job.output.suffix}"
                 write_picture(result, path, encoding=self._batch.encoding, overwrite=True)
 
@@ -195,7 +198,10 @@ class ZeroShotFiles:
         return done, enhanced.tile
 
     @property
-    def _denoise(self) -> float:
+    def _denoise_saved(self) -> float:
+        """How much noise is taken from the picture that is saved first."""
+        if self._keep.save == "enhanced":
+            return 0.0
         tone: Tone = self._batch.tone
         return 1.0 if tone.denoise is None else tone.denoise
 
