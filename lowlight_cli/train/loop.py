@@ -102,9 +102,7 @@ def _train(
     recipe: Recipe, training: Sources, held_out: Sources, *, run: Run, device: torch.device, processes: Processes
 ) -> Iterator[Event]:
     state = fresh_state(recipe, device)
-    checkpoint, weights = run.output / "checkpoint.pt", run.output / f"{recipe.name}.safetensors"
-    if checkpoint.exists():
-        restore_checkpoint(checkpoint, state, recipe)
+    files = _Files(state, recipe, run)
     validation = validation_batches(recipe, held_out, device) if processes.leads else []
     recent: list[tuple[float, float]] = []
     since = time.monotonic()
@@ -112,41 +110,56 @@ def _train(
         return
     gradients = Gradients(state.network, recipe)
     workers = usual_workers(device) if run.workers is None else run.workers
-    kept = state.step
     is_whole = True  # the state is that after some step
-
-    def keep() -> None:
-        nonlocal kept
-        # In this order: killed in between, the same file is written again.
-        export_weights(weights, state.average, recipe, step=state.step, data=run.data)
-        write_checkpoint(checkpoint, state, recipe)
-        kept = state.step
-
     try:
         for batch in coming_batches(recipe, training, state.step, processes=processes, workers=workers, device=device):
-            with interrupts_held():
+            with interrupts_held():  # also while the caller looks at what is told
                 is_whole = False
                 recent.append(advance(state, batch, recipe, processes, gradients=gradients))
                 is_whole = True
-            last = state.step == recipe.schedule.steps
-            if not processes.leads:
-                continue
-            if state.step % run.report_every == 0 or last:
-                loss, gradient = (sum(values) / len(values) for values in zip(*recent, strict=True))
-                rate = learning_rate(recipe, state.step - 1)
-                seconds = (time.monotonic() - since) / len(recent)
-                yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
-                recent, since = [], time.monotonic()
-            if state.step % run.save_every == 0 or last:
-                keep()
-                yield Saved(state.step, weights)
+                last = state.step == recipe.schedule.steps
+                if processes.leads and (state.step % run.report_every == 0 or last):
+                    loss, gradient = (sum(values) / len(values) for values in zip(*recent, strict=True))
+                    rate = learning_rate(recipe, state.step - 1)
+                    seconds = (time.monotonic() - since) / len(recent)
+                    yield Progress(state.step, recipe.schedule.steps, loss, gradient, rate, state.skipped, seconds)
+                    recent, since = [], time.monotonic()
+                if processes.leads and (state.step % run.save_every == 0 or last):
+                    files.write()
+                    yield Saved(state.step, files.weights)
             if validation and (state.step % run.validate_every == 0 or last):
-                yield validate(state, validation, recipe, run.output / "preview.png")
+                found = validate(state, validation, recipe, run.output / "preview.png")
+                with interrupts_held():
+                    yield found
     except KeyboardInterrupt:
-        if processes.leads and is_whole and state.step > kept:
-            try:
-                keep()
-                logger.warning("stopped after step %d, from which the same command goes on", state.step)
-            except LowlightError as error:  # the request to stop weighs more
-                logger.warning("the steps since the last checkpoint are lost: %s", error)
+        if processes.leads and is_whole:
+            files.write_last()
         raise
+
+
+class _Files:
+    """A training's checkpoint, which `state` begins with if there is one, and its weights."""
+
+    def __init__(self, state: State, recipe: Recipe, run: Run) -> None:
+        self._state, self._recipe, self._data = state, recipe, run.data
+        self._checkpoint, self.weights = run.output / "checkpoint.pt", run.output / f"{recipe.name}.safetensors"
+        if self._checkpoint.exists():
+            restore_checkpoint(self._checkpoint, state, recipe)
+        self._written = state.step
+
+    def write(self) -> None:
+        """Write both; raises OutputError."""
+        # In this order: killed in between, the same file is written again.
+        export_weights(self.weights, self._state.average, self._recipe, step=self._state.step, data=self._data)
+        write_checkpoint(self._checkpoint, self._state, self._recipe)
+        self._written = self._state.step
+
+    def write_last(self) -> None:
+        """Write both if that is not done, and say so; nothing that fails outweighs the request to stop."""
+        if self._state.step == self._written:
+            return
+        try:
+            self.write()
+            logger.warning("stopped after step %d, from which the same command goes on", self._state.step)
+        except LowlightError as error:
+            logger.warning("the steps since the last checkpoint are lost: %s", error)
