@@ -110,13 +110,9 @@ def enhance(
             )
 
             def prepare() -> PictureWork:
+                on_download = show.steps_of("bytes")
                 found = find_model(
-                    model,
-                    weights=weights,
-                    network=network,
-                    denoise=denoise,
-                    offline=offline,
-                    on_download=show.steps_of("bytes"),
+                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
                 )
                 return PictureWork(found, compute, batch)
 

@@ -62,13 +62,9 @@ def export(
         require_own_names([target], inputs=[] if weights is None else [weights])
         require_free(target, overwrite=overwrite)
         require_libraries(kind)
+        on_download = show.steps_of("bytes")
         found = find_model(
-            model,
-            weights=weights,
-            network=network,
-            denoise=denoise,
-            offline=offline,
-            on_download=show.steps_of("bytes"),
+            model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
         )
         done = export_model(found, target, kind, overwrite=overwrite)
         show.say(

@@ -229,13 +229,9 @@ def video(
             def prepare() -> ClipsWork:
                 if zero_shot:
                     return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if denoise is None else denoise)
+                on_download = show.steps_of("bytes")
                 found = find_model(
-                    model,
-                    weights=weights,
-                    network=network,
-                    denoise=denoise,
-                    offline=offline,
-                    on_download=show.steps_of("bytes"),
+                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
                 )
                 return ClipsWork(found, compute, settings)
 
