@@ -11,7 +11,7 @@ import typer
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
 from lowlight_cli.results import FileResult
@@ -226,7 +226,6 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
     from lowlight_cli import cache
     from lowlight_cli.backends import require_backend
-    from lowlight_cli.errors import WeightsError
     from lowlight_cli.weights_file import read_weights
 
     entry = read_manifest().get(init)

@@ -11,7 +11,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,15 +129,21 @@ class Frame:
 class Animation:
     """A file of several frames or pages; `plays` is how often it is shown, 0 for ever.
 
-    `has_still` says that a PNG's first frame is only for viewers that cannot animate.
+    `places` is where they lie among all pictures of the file. `has_still` says that a PNG's first frame is only for
+    viewers that cannot animate.
     """
 
     source: Source
     format: str
-    frames: int
+    places: Sequence[int]
     plays: int = 0
     has_still: bool = False
     pixel_budget: int | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.places)
 
 
 def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
@@ -193,7 +199,7 @@ def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animat
         return Animation(
             source=source,
             format=format_of(image),
-            frames=len(frame_places(image)),
+            places=frame_places(image),
             plays=_plays_of(image),
             has_still=bool(image.info.get("default_image", False)),
             pixel_budget=pixel_budget,
@@ -218,9 +224,8 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     head = _checked_head(source)
     with _boundary(animation.pixel_budget) as budget:
         image = _open(source, budget)
-        places = frame_places(image)
     with _closed_at_end(image):
-        for index in places:
+        for index in animation.places:
             with _boundary(budget):
                 image.seek(index)
                 _require_budget(image, budget)

@@ -18,7 +18,7 @@ _DATA_SET = 0x1C
 _LONG = 1 << 15  # a data set's usual limit; longer ones give, behind this bit, the length of their length
 
 
-class Resource(NamedTuple):
+class _Resource(NamedTuple):
     """One resource: its number, its content, and all its bytes with head and padding."""
 
     number: int
@@ -26,14 +26,14 @@ class Resource(NamedTuple):
     whole: bytes
 
 
-class Record(NamedTuple):
+class _Record(NamedTuple):
     """One IPTC record: `tag` is (record, data set), `whole` its bytes with head."""
 
     tag: tuple[int, int]
     whole: bytes
 
 
-def iptc_block(records: Iterable[Record]) -> bytes | None:
+def _iptc_block(records: Iterable[_Record]) -> bytes | None:
     """Return IPTC records as a resource, or None for no records."""
     packed = b"".join(record.whole for record in records)
     if not packed:
@@ -44,7 +44,7 @@ def iptc_block(records: Iterable[Record]) -> bytes | None:
 
 def resources_of(content: bytes) -> bytes | None:
     """Return what programs call a picture's IPTC as resources: it is those, or bare records."""
-    return content if content.startswith(_START) else iptc_block(_records(content))
+    return content if content.startswith(_START) else _iptc_block(_records(content))
 
 
 def with_iptc(block: bytes | None, records: bytes | None) -> bytes | None:
@@ -53,7 +53,7 @@ def with_iptc(block: bytes | None, records: bytes | None) -> bytes | None:
         held = {one.number for one in _resources(block or b"")}
     except ValueError:
         held = set()
-    return block if _IPTC in held else ((block or b"") + (iptc_block(_records(records or b"")) or b"")) or None
+    return block if _IPTC in held else ((block or b"") + (_iptc_block(_records(records or b"")) or b"")) or None
 
 
 def without_thumbnail(block: bytes | None) -> bytes | None:
@@ -73,7 +73,7 @@ def without_place(block: bytes | None) -> bytes | None:
     try:
         for one in _resources(block or b""):
             if one.number == _IPTC:
-                kept += iptc_block(record for record in _records(one.content) if record.tag not in _PLACES) or b""
+                kept += _iptc_block(record for record in _records(one.content) if record.tag not in _PLACES) or b""
             elif one.number not in _COPIES:
                 kept += one.whole
     except ValueError:
@@ -81,7 +81,7 @@ def without_place(block: bytes | None) -> bytes | None:
     return kept or None
 
 
-def _resources(block: bytes) -> Iterator[Resource]:
+def _resources(block: bytes) -> Iterator[_Resource]:
     """Yield the resources of a block up to what is none; ValueError where one is cut off."""
     place = 0
     while block[place : place + 4] == _START:
@@ -91,11 +91,11 @@ def _resources(block: bytes) -> Iterator[Resource]:
         start, end = name_end + 4, name_end + 4 + size + size % 2
         if end > len(block) + 1:
             raise ValueError("a resource beyond the end")
-        yield Resource(number, block[start : start + size], block[place:end])
+        yield _Resource(number, block[start : start + size], block[place:end])
         place = end
 
 
-def _records(content: bytes) -> Iterator[Record]:
+def _records(content: bytes) -> Iterator[_Record]:
     """Yield the records up to what is none, or is cut off."""
     place = 0
     while content[place : place + 1] == bytes((_DATA_SET,)):
@@ -107,5 +107,5 @@ def _records(content: bytes) -> Iterator[Record]:
         end = start + size
         if end > len(content):
             return
-        yield Record((content[place + 1], content[place + 2]), content[place:end])
+        yield _Record((content[place + 1], content[place + 2]), content[place:end])
         place = end

@@ -165,11 +165,12 @@ class ClipReader:
         if not self.span.start:
             return
         for back in _SECONDS_BACK:
+            target = int((self._zero - back) / self._base)
             try:
-                self.container.seek(int((self._zero - back) / self._base), stream=self.film)
+                self.container.seek(target, stream=self.film)
                 first = self._first_time()
                 if first is not None and first <= self.span.start:
-                    self.container.seek(int((self._zero - back) / self._base), stream=self.film)
+                    self.container.seek(target, stream=self.film)
                     return
             except (av.FFmpegError, OSError):
                 break
