@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+_CACHE_LINE = 64  # bytes
+
 
 class Buffers:
     """Lends memory, and has it back by itself. For any number of threads."""
@@ -18,16 +20,27 @@ class Buffers:
     def __init__(self) -> None:
         self._free: defaultdict[int, deque[NDArray[np.uint8]]] = defaultdict(deque)
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return an array as `np.empty` does, contiguous and with anything in it."""
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike, *, roomy: bool = False) -> NDArray[Any]:
+        """Return an array as `np.empty` does, contiguous and with anything in it.
+
+        Where it may be `roomy` it has the memory of the next power of two bytes, which arrays of other sizes can take.
+        """
         kind = np.dtype(dtype)
-        size = kind.itemsize * int(np.prod(shape))
+        length = kind.itemsize * int(np.prod(shape))
+        size = 1 << max(length - 1, 0).bit_length() if roomy else length
         free = self._free[size]
         try:
             memory = free.pop()
         except IndexError:
-            memory = np.empty(size, np.uint8)
-        return np.asarray(_Lent(memory, free)).view(kind).reshape(shape)
+            memory = _new(size)
+        return np.asarray(_Lent(memory, free))[:length].view(kind).reshape(shape)
+
+
+def _new(size: int) -> NDArray[np.uint8]:
+    """Return memory that begins where a cache line does, so that no vector of a processor lies in two of them."""
+    memory = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size]
 
 
 class _Lent:

@@ -25,7 +25,7 @@ class Asked:
         self.sizes: list[int] = []
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
-        self.sizes.append(size)
+        self.sizes.append(size - module._CACHE_LINE)
         return EMPTY(size, dtype)
 
 
@@ -81,3 +81,17 @@ def test_what_one_thread_lets_go_of_serves_another(asked: Asked):
     thread.join()
     buffers.empty((1000,), np.uint16)
     assert asked.sizes == [2000]
+
+
+def test_where_there_may_be_room_sizes_share_memory(asked: Asked):
+    buffers = Buffers()
+    assert buffers.empty((1, 8, 8, 48), np.float32, roomy=True).shape == (1, 8, 8, 48)
+    wider = buffers.empty((1, 8, 8, 64), np.float32, roomy=True)
+    wider[:] = 1
+    assert asked.sizes == [8 * 8 * 64 * 4]
+    assert buffers.empty((0, 5), np.float64, roomy=True).shape == (0, 5)
+
+
+@given(st.integers(1, 5000), st.booleans())
+def test_memory_begins_where_a_cache_line_does(length: int, roomy: bool):
+    assert Buffers().empty((length,), np.uint8, roomy=roomy).ctypes.data % 64 == 0

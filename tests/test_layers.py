@@ -27,6 +27,7 @@ LAYERS = {
     "device": 2,
     "compiling": 2,
     "parallel": 2,
+    "loops": 2,
     "streams": 2,
     "tiling": 2,
     "tone": 2,

@@ -33,6 +33,7 @@ from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network
 from lowlight_cli.device import free_bytes, reuse_large_buffers
 from lowlight_cli.errors import NumericsError, ResourceError
+from lowlight_cli.parallel import a_core_each
 from lowlight_cli.tiling import Source
 from lowlight_cli.tone import to_encoded, to_linear
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -151,10 +152,11 @@ class Fit:
             optimizer.param_groups[1]["lr"] = rate * _DENOISER_SHARE
             images, gain = crops.draw(number)
             joint = number % _JOINT_EVERY == _JOINT_EVERY - 1
-            terms = _joint_terms(network, images, gain) if joint else _light_term(network, images, gain)
-            optimizer.zero_grad()
-            torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
-            _take_step(network, optimizer)
+            with a_core_each():  # crops are too small for torch to share out
+                terms = _joint_terms(network, images, gain) if joint else _light_term(network, images, gain)
+                optimizer.zero_grad()
+                torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
+                _take_step(network, optimizer)
             self._average_in(number)
             yield _numbers(terms)
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from zeroig_literal import literal_loss
 
 from lowlight_cli.backends import load_backend
-from lowlight_cli.backends.zeroig import fused, losses
+from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
-from lowlight_cli.backends.zeroig.network import EPS, HALO, Denoiser, Illuminator, ZeroIG, load_network
+from lowlight_cli.backends.zeroig.network import EPS, HALO, SLOPE, Denoiser, Illuminator, ZeroIG, load_network
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.tiling import tiled
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -171,7 +171,11 @@ def test_loss_and_gradients_equal_the_literal_writing(height: int, width: int, c
 @given(count=st.integers(1, 2), height=st.integers(1, 9), width=st.integers(2, 11), cores=st.integers(1, 3))
 def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, width: int, cores: int):
     torch.manual_seed(3)
-    networks = Denoiser(3, 4).double(), random_network(enhance=5).enhance.double().train()
+    networks = (
+        Denoiser(3, 4).double(),
+        random_network(enhance=5).enhance.double().train(),
+        random_network(enhance=5).enhance.double().eval(),
+    )
     image = torch.randn(count, 3, height, width, dtype=torch.float64, requires_grad=True)
     with torch_threads(cores):
         for network in networks:
@@ -189,8 +193,8 @@ def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, widt
 
 def layer_by_layer(network: Denoiser | Illuminator, image: Tensor) -> Tensor:
     if isinstance(network, Denoiser):
-        hidden = F.leaky_relu(network.conv1(image), fused.SLOPE)
-        return network.conv3(F.leaky_relu(network.conv2(hidden), fused.SLOPE))
+        hidden = F.leaky_relu(network.conv1(image), SLOPE)
+        return network.conv3(F.leaky_relu(network.conv2(hidden), SLOPE))
     hidden = F.relu(network.in_conv(image))
     for _ in range(3):
         hidden = hidden + F.relu(network.conv(hidden))

@@ -90,15 +90,24 @@ def add_gradients(network: ZeroIG, image: Tensor) -> Terms:
     """Add the gradients of `zero_shot_loss` to those of the network, and return its terms.
 
     Only the second term reaches the first denoiser. Its gradients are taken first, which frees the denoiser's
-    activations before the other networks make theirs.
+    activations before the other networks make theirs. The others' go back term by term as far as the pictures that
+    the terms compare, so that no two terms keep what they made, and from there through the networks together.
     """
     cleaned = clean_pass(network, image)
     denoising = _first_denoising(image, cleaned)
     denoising.backward()  # type: ignore[no-untyped-call]
     detached = Cleaned(cleaned.clean.detach(), cleaned.clean_halves.detach())
-    terms = zero_shot_terms(bright_passes(network, image, detached))  # the passes' pictures go as soon as they can
-    total(terms).backward()  # type: ignore[no-untyped-call]
-    return terms
+    made = bright_passes(network, image, detached)
+    compared = Passes(*(picture.detach().requires_grad_(picture.requires_grad) for picture in made))
+    terms = []
+    for term in _TERMS:
+        value = term(compared)
+        if value.requires_grad:
+            value.backward()  # type: ignore[no-untyped-call]
+        terms.append(value.detach())
+    reached = {picture: leaf.grad for picture, leaf in zip(made, compared, strict=True) if leaf.grad is not None}
+    torch.autograd.backward(list(reached), list(reached.values()))
+    return Terms(*terms)
 
 
 def training_passes(network: ZeroIG, image: Tensor) -> Passes:
@@ -147,15 +156,7 @@ def _without_noise(network: ZeroIG, both: Tensor) -> Tensor:
 
 def zero_shot_terms(passes: Passes) -> Terms:
     """Return the seven terms by name."""
-    return Terms(
-        enhancement=enhancement(passes),
-        first_denoising=first_denoising(passes),
-        second_denoising=second_denoising(passes),
-        colour=colour(passes),
-        illumination=illumination(passes),
-        texture=texture(passes),
-        noise_variance=noise_variance(passes),
-    )
+    return Terms(*(term(passes) for term in _TERMS))
 
 
 def enhancement(passes: Passes) -> Tensor:
@@ -221,6 +222,9 @@ def noise_variance(passes: Passes) -> Tensor:
     """Term 7: what the second denoiser takes away varies locally as much as the brightened picture did."""
     noise = passes.denoised - passes.enhanced
     return 1000 * F.mse_loss(local_variance(passes.enhanced), local_variance(noise))
+
+
+_TERMS = (enhancement, first_denoising, second_denoising, colour, illumination, texture, noise_variance)  # as in Terms
 
 
 def grey(image: Tensor) -> Tensor:

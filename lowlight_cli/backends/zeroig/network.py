@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_cli.backends.zeroig import fused
+from lowlight_cli.buffers import Buffers
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.weights_file import load_strict
 
 EPS = 1e-4
+SLOPE = 0.2  # of the denoisers' leaky ReLU
 HALO = 9  # 2 (denoise_1) + 5 (enhance) + 2 (denoise_2) pixels: nothing reaches further
 _REPEATS = 3  # of the residual block
 _REPEATED = "enhance.blocks."
@@ -31,8 +32,9 @@ def _may_fuse(image: Tensor) -> bool:
 class Denoiser(nn.Module):
     """Predicts the noise in a `(N, channels, H, W)` image: two 3x3 convolutions and a 1x1."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, buffers: Buffers | None = None) -> None:
         super().__init__()
+        self._memory = buffers or Buffers()
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv3 = nn.Conv2d(width, channels, 1)
@@ -40,17 +42,20 @@ class Denoiser(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the noise, in the shape of `image`."""
         if _may_fuse(image):
-            return fused.denoiser(image, cast(_DenoiserLayers, tuple(self.parameters())))
-        hidden = F.leaky_relu_(self.conv1(image), fused.SLOPE)
-        hidden = F.leaky_relu_(self.conv2(hidden), fused.SLOPE)
+            from lowlight_cli.backends.zeroig import fused  # and Numba, which whoever only enhances can do without
+
+            return fused.denoiser(image, cast(_DenoiserLayers, tuple(self.parameters())), SLOPE, self._memory)
+        hidden = F.leaky_relu_(self.conv1(image), SLOPE)
+        hidden = F.leaky_relu_(self.conv2(hidden), SLOPE)
         return cast(Tensor, self.conv3(hidden))
 
 
 class Illuminator(nn.Module):
     """Estimates the illumination map of a `(N, 3, H, W)` image; one residual block is applied three times."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, buffers: Buffers | None = None) -> None:
         super().__init__()
+        self._memory = buffers or Buffers()
         self.in_conv = nn.Sequential(nn.Conv2d(3, width, 3, padding=1))
         self.conv = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
         self.out_conv = nn.Sequential(nn.Conv2d(width, 3, 3, padding=1))
@@ -68,7 +73,7 @@ class Illuminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the illumination map, `(N, 3, H, W)` in [EPS, 1]."""
         convolution, norm = cast(nn.Conv2d, self.conv[0]), cast(nn.BatchNorm2d, self.conv[1])
-        if norm.training and _may_fuse(image):
+        if _may_fuse(image):
             return self._fused(image, convolution, norm).sigmoid().clamp(EPS, 1.0)
         hidden = F.relu_(self.in_conv(image))
         for _ in range(_REPEATS):
@@ -76,7 +81,10 @@ class Illuminator(nn.Module):
         return torch.sigmoid(self.out_conv(hidden)).clamp(EPS, 1.0)
 
     def _fused(self, image: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-        cast(Tensor, norm.num_batches_tracked).add_(_REPEATS)
+        from lowlight_cli.backends.zeroig import fused, residual
+
+        if norm.training:
+            cast(Tensor, norm.num_batches_tracked).add_(_REPEATS)
         layers = fused.IlluminatorLayers(
             *cast(nn.Conv2d, self.in_conv[0]).parameters(),
             *convolution.parameters(),
@@ -84,8 +92,10 @@ class Illuminator(nn.Module):
             *cast(nn.Conv2d, self.out_conv[0]).parameters(),
         )
         running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        statistics = fused.Normalisation(running_mean, running_var, cast(float, norm.momentum), norm.eps)
-        return fused.illuminator(image, layers, statistics, repeats=_REPEATS)
+        statistics = residual.Normalisation(
+            running_mean, running_var, cast(float, norm.momentum), norm.eps, training=norm.training
+        )
+        return fused.illuminator(image, layers, statistics, self._memory, repeats=_REPEATS)
 
 
 class Enhanced(NamedTuple):
@@ -104,9 +114,10 @@ class ZeroIG(nn.Module):
 
     def __init__(self, *, denoise_1: int = 48, enhance: int = 64, denoise_2: int = 48) -> None:
         super().__init__()
-        self.enhance = Illuminator(enhance)
-        self.denoise_1 = Denoiser(3, denoise_1)
-        self.denoise_2 = Denoiser(6, denoise_2)
+        buffers = Buffers()  # pictures of 48 channels and of 64 take each other's place
+        self.enhance = Illuminator(enhance, buffers)
+        self.denoise_1 = Denoiser(3, denoise_1, buffers)
+        self.denoise_2 = Denoiser(6, denoise_2, buffers)
 
     def forward(self, image: Tensor) -> Enhanced:
         """Enhance RGB `(N, 3, H, W)` in [0, 1]. In eval mode every output pixel depends on HALO pixels around it."""
