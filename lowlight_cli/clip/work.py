@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from av.video.frame import VideoFrame
 
 from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
@@ -182,18 +183,18 @@ class ClipWork:
     def _steady(self, made: Made | None, writer: ClipWriter, encoding: Behind) -> None:
         """Hand on the frames that the next one, or None for the end, completes; a full segment is ended with them."""
         for frame, pixels in self._calm.rest() if made is None else self._calm.add(made):
-            encoding.do(partial(self._encode, frame, pixels, writer))
+            encoding.do(partial(writer.add_frame, self._encodable(frame, pixels, writer)))
             self._steadied += 1
             if self._steadied % SEGMENT_FRAMES == 0:
                 index = self._steadied // SEGMENT_FRAMES - 1
                 encoding.do(partial(self._end_segment, index, self._calm.state, writer))
 
-    def _encode(self, frame: ClipFrame, pixels: Pixels, writer: ClipWriter) -> None:
+    def _encodable(self, frame: ClipFrame, pixels: Pixels, writer: ClipWriter) -> VideoFrame:
         if self._sheet:
             self._sheet.see(frame.shown * self._facts.time_base, frame.pixels, pixels)
         if self._settings.side_by_side:
             pixels = cast(Pixels, np.concatenate((frame.pixels, pixels), axis=2))
-        writer.add_frame(replace(frame, pixels=pixels))
+        return writer.encodable(replace(frame, pixels=pixels))
 
     def _end_segment(self, index: int, state: State, writer: ClipWriter) -> None:
         """End a segment, and keep it if a run may go on from it."""
