@@ -173,8 +173,8 @@ def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, widt
     torch.manual_seed(3)
     networks = (
         Denoiser(3, 4).double(),
-        random_network(enhance=5).enhance.double().train(),
-        random_network(enhance=5).enhance.double().eval(),
+        random_network(enhance=4).enhance.double().train(),
+        random_network(enhance=4).enhance.double().eval(),
     )
     image = torch.randn(count, 3, height, width, dtype=torch.float64, requires_grad=True)
     with torch_threads(cores):
@@ -199,6 +199,13 @@ def layer_by_layer(network: Denoiser | Illuminator, image: Tensor) -> Tensor:
     for _ in range(3):
         hidden = hidden + F.relu(network.conv(hidden))
     return network.out_conv(hidden).sigmoid().clamp(EPS, 1)
+
+
+def test_a_network_in_bf16_has_gradients_too():
+    network = random_network(denoise_1=4, enhance=4, denoise_2=4).to(torch.bfloat16)
+    network(torch.rand(1, 3, 16, 16, dtype=torch.bfloat16)).denoised.sum().backward()
+    gradients = [weight.grad for weight in network.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 def test_a_second_backward_pass_through_the_illuminator_is_refused():

@@ -26,7 +26,8 @@ _DenoiserLayers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def _may_fuse(image: Tensor) -> bool:
     # Without gradients the plain layers keep nothing anyway; on a GPU strips would only be many small launches.
-    return torch.is_grad_enabled() and image.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    is_plain = image.device.type == "cpu" and image.dtype in (torch.float32, torch.float64)
+    return is_plain and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 class Denoiser(nn.Module):
