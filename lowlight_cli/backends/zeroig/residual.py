@@ -127,10 +127,9 @@ class Residual(NamedTuple):
         slopes, offsets = slope.numpy(), offset.numpy()
 
         def g_hidden(number: int, rows: slice) -> Floats:
-            hidden, gradient = self.hidden[number, rows], flowing[number, rows]
-            found = np.empty_like(hidden)
-            arrays = (pixels(each) for each in (hidden, gradient, found))
-            pointwise.hidden_gradient(next(arrays), scales, shifts, slopes, offsets, *arrays)
+            found = np.empty_like(self.hidden[number, rows])
+            hidden, gradient = pixels(self.hidden[number, rows]), pixels(flowing[number, rows])
+            pointwise.hidden_gradient(hidden, scales, shifts, slopes, offsets, gradient, pixels(found))
             return found
 
         return ResidualGradients(g_gamma, g_beta, g_bias, g_hidden)
