@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import TextIO
 
@@ -14,8 +15,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIO) or hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    _listen()
+    sys.unraisablehook = _unraisable
     try:
         from lowlight_cli.cli import app, let_go_of_output
 
@@ -34,6 +35,22 @@ def main() -> None:
 
 
 _stopped_by: list[int] = []  # the signal
+
+
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Ask once more, a moment later, where nothing could be raised: while memory was freed, in a library's callback."""
+    if not issubclass(lost.exc_type, Interrupted):
+        sys.__unraisablehook__(lost)
+        return
+    _listen()
+    again = threading.Timer(0.05, os.kill, [os.getpid(), _stopped_by.pop()])
+    again.daemon = True
+    again.start()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

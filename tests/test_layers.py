@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lowlight_cli"
 # Each room's layer. A new room gets its line here, and with it a decision.
 LAYERS = {
     "errors": 0,
+    "interrupts": 0,
     "settings": 0,
     "atomic": 1,
     "manifest": 1,

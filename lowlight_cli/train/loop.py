@@ -11,10 +11,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder
 from lowlight_cli.errors import LowlightError
+from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved
 from lowlight_cli.train.gradients import Gradients
-from lowlight_cli.train.interrupts import interrupts_held
 from lowlight_cli.train.loading import coming_batches, usual_workers
 from lowlight_cli.train.network import build_network, export_weights
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device

@@ -26,9 +26,9 @@ def cold() -> Iterator[Forks]:
         yield server
 
 
-def interrupted(forks: Forks, bench: Bench, number: signal.Signals, at: int) -> Ran:
+def interrupted(forks: Forks, bench: Bench, number: signal.Signals, at: int, **more: str) -> Ran:
     bench.reset()
-    environment = bench.environment | {"AUDIT_AT": str(at), "AUDIT_SIGNAL": str(int(number))}
+    environment = bench.environment | {"AUDIT_AT": str(at), "AUDIT_SIGNAL": str(int(number)), **more}
     started = time.monotonic()
     ran = forks.run(*bench.arguments, call="tracing:audited", environment=environment)
     assert "Traceback" not in ran.said, (at, ran.said)
@@ -78,6 +78,16 @@ def test_a_signal_while_libraries_are_loaded_ends_it_cleanly(
         stopped += interrupted(cold, bench, number, chance.randint(1, 6000)).code != 0
     print(f"{stopped} of {times} runs stopped")
     assert stopped
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_where_nothing_can_be_raised_is_not_lost(
+    number: signal.Signals, lowlight: Forks, quick_folder: Path
+) -> None:
+    bench = Bench(BATCH, lowlight, quick_folder)
+    ran = [interrupted(lowlight, bench, number, at, AUDIT_UNRAISABLE="1") for at in (1, 20, 50)]
+    assert any(each.code for each in ran)
+    assert not any("Exception ignored" in each.said for each in ran)
 
 
 def test_a_second_signal_ends_at_once(lowlight: Forks, quick_folder: Path) -> None:

@@ -114,7 +114,8 @@ _EVENTS = frozenset(
 def audited() -> None:
     """Be the command line, and get the signal AUDIT_SIGNAL at audit event number AUDIT_AT.
 
-    With AUDIT_FOLDER only events count that change something there.
+    With AUDIT_FOLDER only events count that change something there. With AUDIT_UNRAISABLE it comes while an object
+    is freed, where Python can raise nothing.
     """
     folder, number = os.environ.get("AUDIT_FOLDER"), int(os.environ["AUDIT_SIGNAL"])
     left = int(os.environ["AUDIT_AT"])
@@ -126,8 +127,20 @@ def audited() -> None:
         if folder and (event not in _EVENTS or not any(str(one).startswith(folder) for one in arguments)):
             return
         left -= 1
-        if left == 0:
+        if left == 0 and "AUDIT_UNRAISABLE" in os.environ:
+            _Freed(number)
+        elif left == 0:
             os.kill(os.getpid(), number)
 
     sys.addaudithook(count)
     run_lowlight()
+
+
+class _Freed:
+    """Signals this process when it is freed."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self._number)

@@ -1,4 +1,4 @@
-"""Interrupts that wait until a step is whole, so that what is kept is the state after some step."""
+"""Interrupts that wait until what was begun is whole: a step of training, code being compiled."""
 
 import signal
 import threading
@@ -18,7 +18,8 @@ def interrupts_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler is not None}  # None: not of Python
     asked: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
@@ -35,7 +36,7 @@ def interrupts_held() -> Iterator[None]:
         elif handler == signal.SIG_DFL:
             signal.raise_signal(number)
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, hold)
     try:
         yield
