@@ -1,14 +1,17 @@
 """Between a film's planes and upright RGB, without moving a colour.
 
-swscale does the work, told to be accurate: its quicker ways truncate, and a film went through RGB and back a whole
-level of 255 darker. Into full range it truncates colour even so (half a level, towards green), so there the matrix
-is our own, and swscale only halves the planes. RGB stays in planes on the whole way, as networks take it: swscale
-makes them in a third of the time that interleaved pixels cost, and nothing need be taken apart again.
+swscale does the work, told to be accurate on the way to RGB: its quicker ways truncate, and a film went there and back
+a whole level of 255 darker. On the way from RGB they are off by a twentieth of a level at most and take half the time,
+and colours that are averaged where pixels share them come back closer than by a longer filter (a decibel). Into full
+range colour is truncated either way (half a level, towards green), so there the matrix is our own, and swscale only
+halves the planes. RGB stays in planes on the whole way, as networks take it: swscale makes them in a third of the time
+that interleaved pixels cost, and nothing need be taken apart again.
 """
 
 from typing import cast
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -19,9 +22,10 @@ from lowlight_cli.video.facts import Colour, Turn
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """`(3, H, W)`, upright RGB; uint8, or uint16 over its whole range for films of more than 8 bits."""
 
-_ACCURATE = int(
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
+_TO_RGB = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+_FROM_RGB = int(Interpolation.AREA | Interpolation.FULL_CHR_H_INP)
+_HALVED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
+_LIMITED_WHITE = 255 << 8  # what swscale makes of it where it holds more than 8 bits in 16
 _GBR = (1, 2, 0)  # the order in which ffmpeg holds planes of RGB
 
 # What swscale calls the matrices of ISO/IEC 23091-2, and their weights of red and blue in luma.
@@ -51,7 +55,7 @@ class Converter:
             src_colorspace=_matrix(colour.matrix_for(frame.height))[0],
             src_color_range=ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
-            interpolation=_ACCURATE,
+            interpolation=_TO_RGB,
             threads=1,
         )
         dtype = np.uint16 if depth > 8 else np.uint8
@@ -59,16 +63,27 @@ class Converter:
         pixels = self._buffers.empty((3, *upright[0].shape), dtype)
         for plane, channel in zip(upright, _GBR, strict=True):
             pixels[channel] = plane
+        if depth > 8:
+            form = frame.format  # grey and RGB use their whole range, whatever is said of it
+            is_whole = colour.is_full_range or form.is_rgb or len(form.components) < 3
+            _scale(pixels, 65535 / (((1 << depth) - 1) << (16 - depth) if is_whole else _LIMITED_WHITE))
         return cast(Pixels, pixels)
 
     def planar(self, pixels: Pixels, pixel_format: str, *, matrix: int, full_range: bool) -> VideoFrame:
         """Return pixels as a frame in an encoder's format, by the matrix with this code point."""
         _, height, width = pixels.shape
-        deep = "16le" if pixels.dtype == np.uint16 else ""
-        frame = VideoFrame(width, height, f"{'yuv444p' if full_range else 'gbrp'}{deep}")
-        planes, order = (_full_range_planes(pixels, matrix), (0, 1, 2)) if full_range else (pixels, _GBR)
+        if full_range:
+            depth = VideoFormat(pixel_format).components[0].bits
+            planes, order = _full_range_planes(pixels, matrix, depth), (0, 1, 2)
+            form = "yuv444p" if depth == 8 else f"yuv444p{depth}le"
+        elif pixels.dtype == np.uint16:
+            planes, order, form = pixels.copy(), _GBR, "gbrp16le"
+            _scale(planes, _LIMITED_WHITE / 65535)
+        else:
+            planes, order, form = pixels, _GBR, "gbrp"
+        frame = VideoFrame(width, height, form)
         for plane, channel in enumerate(order):
-            _plane(frame, plane, pixels.dtype.type)[:] = planes[channel]
+            _plane(frame, plane, planes.dtype.type)[:] = planes[channel]
         return self._scaler.reformat(
             frame,
             format=pixel_format,
@@ -76,9 +91,16 @@ class Converter:
             dst_colorspace=_matrix(matrix)[0],
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
-            interpolation=_ACCURATE,
+            interpolation=_HALVED if full_range else _FROM_RGB,
             threads=1,
         )
+
+
+def _scale(pixels: Pixels, factor: float) -> None:
+    """Multiply pixels in place, by channels, so that little memory is taken; what is too bright becomes white."""
+    for channel in pixels:
+        scaled = channel * np.float32(factor)
+        np.copyto(channel, np.minimum(scaled + np.float32(0.5), 65535), casting="unsafe")
 
 
 def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
@@ -92,19 +114,20 @@ def _turned(plane: Pixels, turn: Turn) -> Pixels:
     return np.rot90(plane[:, ::-1] if turn.mirrored else plane, turn.quarters)
 
 
-def _full_range_planes(pixels: Pixels, matrix: int) -> Pixels:
-    """Return luma and the two colour differences `(3, H, W)`, full range, rounded."""
+def _full_range_planes(pixels: Pixels, matrix: int, depth: int) -> Pixels:
+    """Return luma and the two colour differences `(3, H, W)`, full range, rounded to `depth` bits."""
     _, red, blue = _matrix(matrix)
-    top = np.iinfo(pixels.dtype).max
+    top = (1 << depth) - 1
     luma = np.array([red, 1 - red - blue, blue], np.float32)
     weights = np.stack((
         luma,
         (np.array([0, 0, 1], np.float32) - luma) / (2 * (1 - blue)),
         (np.array([1, 0, 0], np.float32) - luma) / (2 * (1 - red)),
     ))  # fmt: skip
+    weights *= top / np.iinfo(pixels.dtype).max
     values = (weights @ pixels.reshape(3, -1).astype(np.float32)).reshape(pixels.shape)
     values[1:] += (top + 1) // 2
-    return cast(Pixels, np.clip(np.rint(values), 0, top).astype(pixels.dtype))
+    return cast(Pixels, np.clip(np.rint(values), 0, top).astype(np.uint8 if depth == 8 else np.uint16))
 
 
 def _matrix(code: int) -> tuple[Colorspace, float, float]:
