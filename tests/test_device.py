@@ -1,16 +1,23 @@
 """Devices and precisions: what is asked for, or an error."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 
 from lowlight_cli.device import (
+    Growth,
     _left_to_the_container,
+    _resident_bytes,
     bound_threads,
     choose_device,
     choose_dtype,
     free_bytes,
     has_bf16,
     is_out_of_memory,
+    release_free_buffers,
+    reuse_large_buffers,
     usable_cpus,
     usable_precision,
 )
@@ -78,3 +85,21 @@ def test_running_out_of_memory_is_recognised_on_a_cpu():
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("something else"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+@pytest.mark.parametrize(("freed", "kept"), [(8, True), (64, False)])
+def test_memory_freed_beyond_what_may_be_kept_is_given_back(freed: int, kept: bool):
+    if not reuse_large_buffers():
+        pytest.skip("this C library cannot be told")
+    release_free_buffers()
+    growth = Growth(24 << 20)
+    growth.look()
+    first = _resident_bytes()
+    blocks = [np.ones(1 << 20, np.uint8) for _ in range(freed)]
+    pin = np.ones(1 << 20, np.uint8)  # beyond them, so that their memory does not go back by itself
+    del blocks
+    growth.look()
+    grown = _resident_bytes() - first
+    assert grown > 4 << 20 if kept else grown < 16 << 20
+    del pin

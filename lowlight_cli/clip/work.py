@@ -22,7 +22,7 @@ from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
 from lowlight_cli.clip.contact import ContactSheet
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
-from lowlight_cli.device import reuse_large_buffers
+from lowlight_cli.device import Growth, reuse_large_buffers
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.paths import variant_path
@@ -37,6 +37,7 @@ from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
+_MOST_GROWTH = 24 << 20  # bytes
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
 
@@ -59,6 +60,7 @@ class ClipWork:
         self._store = SegmentStore(target, _fingerprint(facts, enhancer, settings)) if settings.resume else None
         self._done = self._steadied = self._resumed_at = 0
         self._end = self._last = 0  # in ticks: when the last frame is over, and how long it is shown
+        self._growth = Growth(_MOST_GROWTH)
         self._warnings: list[str] = []
         self._codec = ""
         self._sheet = self._planned_sheet() if settings.contact_sheet else None
@@ -199,6 +201,7 @@ class ClipWork:
     def _end_segment(self, index: int, state: State, writer: ClipWriter) -> None:
         """End a segment, and keep it if a run may go on from it."""
         segment = writer.end_segment()
+        self._growth.look()
         if self._store:
             self._store.save(index, segment, state)
 
