@@ -5,6 +5,7 @@ their way from thread to thread took two and three times their own memory that w
 buffer is a buffer for good: when nobody holds the array any more, the next one of its size gets it.
 """
 
+import math
 from collections import defaultdict, deque
 from typing import Any
 
@@ -26,7 +27,7 @@ class Buffers:
         Where it may be `roomy` it has the memory of the next power of two bytes, which arrays of other sizes can take.
         """
         kind = np.dtype(dtype)
-        length = kind.itemsize * int(np.prod(shape))
+        length = kind.itemsize * math.prod(shape)
         size = 1 << max(length - 1, 0).bit_length() if roomy else length
         free = self._free[size]
         try:

@@ -98,8 +98,11 @@ class Enhancer:
         return max(side // 16 * 16, SMALLEST_TILE)
 
     def at_once(self, height: int, width: int) -> int:
-        """Return how many whole pictures of this size go best side by side: on a CPU one a core, as memory allows."""
-        if self.device.type != "cpu" or self.compiling != "off":
+        """Return how many whole pictures of this size go best side by side: on a CPU one a core, as memory allows.
+
+        What has no weights is done in less time than it is handed over in.
+        """
+        if self.device.type != "cpu" or self.compiling != "off" or not self.info.needs_weights:
             return 1
         cost = height * width * self.backend(self.dtype).peak_bytes_per_pixel
         return max(min(torch.get_num_threads(), free_bytes(self.device) // 2 // cost), 1)

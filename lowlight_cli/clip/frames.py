@@ -1,5 +1,6 @@
 """Frames through the network and the anti-flicker filter."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from lowlight_cli.tone import apply_tone
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.reading import AnyPacket, ClipFrame
 from lowlight_cli.video.segments import State
+
+_HALF = torch.tensor(0.5)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class Frames:
             return item
         one, wait = item
         whole = wait()
-        if whole is None or not whole.total.get().isfinite():
+        if whole is None or not _is_finite(whole.total):
             whole = self._completed(one, self._enhancer.enhance_tensor(one.image))
         cells = None if one.cells is None or whole.cells is None else (one.cells, whole.cells.get())
         return Made(one.frame, whole.result, cells, whole.moment)
@@ -184,7 +187,7 @@ class Frames:
             return result.half()
         if result.device.type != "cpu":
             return result
-        if self._settings.stabilize or not total.get().isfinite():  # which is no pixel, and will be done again
+        if self._settings.stabilize or not _is_finite(total):  # which is no pixel, and will be done again
             return _copied(result, self._buffers)
         return torch.from_numpy(pixels_of(result, like=like, buffers=self._buffers))
 
@@ -196,6 +199,10 @@ class _Whole(NamedTuple):
     total: Fetched  # what is not a number shows in it; infinities are none either once `bounded`
     cells: Fetched | None
     moment: torch.cuda.Event | None
+
+
+def _is_finite(total: Fetched) -> bool:
+    return math.isfinite(total.get().item())
 
 
 class Calm:
@@ -291,9 +298,9 @@ def _copied(tensor: Tensor, buffers: Buffers) -> Tensor:
 def pixels_of(result: Tensor, *, like: Pixels, buffers: Buffers) -> Pixels:
     """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(3, H, W)` of the depth of `like`, rounded."""
     picture = result[0].float()
-    half, most = picture.new_tensor(0.5), np.iinfo(like.dtype).max
+    most = np.iinfo(like.dtype).max
     room = torch.from_numpy(buffers.empty(tuple(picture.shape), np.float32)) if picture.device.type == "cpu" else None
-    scaled = torch.add(half, picture, alpha=most, out=room)
+    scaled = torch.add(_HALF, picture, alpha=most, out=room)
     if scaled.device.type != "cpu":  # integers travel back, too
         scaled = scaled.to(torch.uint8 if like.dtype == np.uint8 else torch.int32)
     pixels = buffers.empty(tuple(scaled.shape), like.dtype)

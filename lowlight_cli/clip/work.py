@@ -145,6 +145,8 @@ class ClipWork:
             self._beside_network(room) as steadying,
         ):
             encoding.do(compute_alone)
+            if not self._enhancer.info.needs_weights:
+                compute_alone()
             for item in self._frames.made(ahead):
                 if isinstance(item, Made):
                     steadying.do(partial(self._steady, item, writer, encoding))

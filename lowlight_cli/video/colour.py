@@ -111,6 +111,8 @@ def _plane(frame: VideoFrame, index: int, dtype: type[np.uint8] | type[np.uint16
 
 
 def _turned(plane: Pixels, turn: Turn) -> Pixels:
+    if turn == Turn():
+        return plane
     return np.rot90(plane[:, ::-1] if turn.mirrored else plane, turn.quarters)
 
 
