@@ -33,8 +33,6 @@ from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.reading import AnyPacket, ClipFrame
 from lowlight_cli.video.segments import State
 
-_HALF = torch.tensor(0.5)
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -298,9 +296,9 @@ def _copied(tensor: Tensor, buffers: Buffers) -> Tensor:
 def pixels_of(result: Tensor, *, like: Pixels, buffers: Buffers) -> Pixels:
     """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(3, H, W)` of the depth of `like`, rounded."""
     picture = result[0].float()
-    most = np.iinfo(like.dtype).max
+    half, most = picture.new_full((), 0.5), np.iinfo(like.dtype).max
     room = torch.from_numpy(buffers.empty(tuple(picture.shape), np.float32)) if picture.device.type == "cpu" else None
-    scaled = torch.add(_HALF, picture, alpha=most, out=room)
+    scaled = torch.add(half, picture, alpha=most, out=room)
     if scaled.device.type != "cpu":  # integers travel back, too
         scaled = scaled.to(torch.uint8 if like.dtype == np.uint8 else torch.int32)
     pixels = buffers.empty(tuple(scaled.shape), like.dtype)
