@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from types import FrameType
 from typing import TextIO
 
@@ -42,25 +43,46 @@ def _listen() -> None:
         signal.signal(number, _stop)
 
 
-def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
-    """Ask once more, a moment later, where nothing could be raised: while memory was freed, in a library's callback."""
-    if not issubclass(lost.exc_type, Interrupted):
-        sys.__unraisablehook__(lost)
-        return
-    _listen()
-    again = threading.Timer(0.05, os.kill, [os.getpid(), _stopped_by.pop()])
-    again.daemon = True
-    again.start()
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
     """Ask the work to stop; a second signal ends the process at once."""
-    del frame
+    if frame and _is_half_locked(frame):
+        _ask_again(number)
+        return
     _stopped_by.append(number)
     code = 128 + number
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, lambda *_: os._exit(code))
     raise Interrupted(code)
+
+
+def _is_half_locked(frame: FrameType) -> bool:
+    """Tell whether a frame is taking or letting go of a condition's lock: to raise there does either by halves.
+
+    The lock would be held for good, or its second release would raise, too, and that is no interrupt any more.
+    """
+    code = frame.f_code
+    if code.co_filename != threading.__file__:
+        return False
+    return code.co_name in ("__enter__", "__exit__", "_release_save", "_acquire_restore") or (
+        code.co_name == "wait" and "saved_state" not in frame.f_locals  # which it has when it begins to wait
+    )
+
+
+def _unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Have a stop asked for again that could not be raised: while memory was freed, in a library's callback."""
+    if not issubclass(lost.exc_type, Interrupted):
+        sys.__unraisablehook__(lost)
+        return
+    _listen()
+    _ask_again(_stopped_by.pop())
+
+
+def _ask_again(number: int) -> None:
+    """Send this process a signal a moment later."""
+    ask = signal.raise_signal if sys.platform == "win32" else partial(os.kill, os.getpid())
+    again = threading.Timer(0.02, ask, [number])
+    again.daemon = True
+    again.start()
 
 
 if __name__ == "__main__":

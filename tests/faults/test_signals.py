@@ -2,6 +2,7 @@
 
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -88,6 +89,42 @@ def test_a_signal_where_nothing_can_be_raised_is_not_lost(
     ran = [interrupted(lowlight, bench, number, at, AUDIT_UNRAISABLE="1") for at in (1, 20, 50)]
     assert any(each.code for each in ran)
     assert not any("Exception ignored" in each.said for each in ran)
+
+
+WAITING = """
+import os, signal, threading, time
+from lowlight_cli import __main__ as entry
+
+conditions = threading.Condition(), threading.Condition(threading.Lock())  # of a future, of a queue
+armed, interrupted = threading.Event(), 0
+
+def interrupt():
+    while armed.wait():
+        time.sleep(0.0002)
+        armed.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    entry._listen()
+    try:
+        armed.set()
+        while True:
+            for condition in conditions:
+                with condition:
+                    condition.wait(0)
+    except KeyboardInterrupt:
+        interrupted += 1
+print(interrupted)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_signal_at_any_moment_of_waiting_for_a_thread_is_that_and_nothing_else() -> None:
+    ran = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 50
 
 
 def test_a_second_signal_ends_at_once(lowlight: Forks, quick_folder: Path) -> None:
