@@ -173,7 +173,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_last_step(clean, tmp_path, n
     recipe_file.write_text(TINY.replace("STEPS", "40"))
     train_tiny(clean, tmp_path / "whole", read_recipe(str(recipe_file)), save_every=1000)
     script = TRAIN_SCRIPT.replace("save_every=7", "save_every=1000")
-    script = f"from lowlight_cli.__main__ import _stop\nimport signal\nsignal.signal({int(number)}, _stop)\n{script}"
+    script = f"from lowlight_cli.interrupts import raise_on_signals\nraise_on_signals()\n{script}"
     command = [sys.executable, "-c", script, str(recipe_file), str(clean), str(tmp_path / "cut")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(5):

@@ -92,39 +92,43 @@ def test_a_signal_where_nothing_can_be_raised_is_not_lost(
 
 
 WAITING = """
-import os, signal, threading, time
-from lowlight_cli import __main__ as entry
+import signal, sys, threading, time
+from lowlight_cli.interrupts import raise_on_signals
 
-conditions = threading.Condition(), threading.Condition(threading.Lock())  # of a future, of a queue
-armed, interrupted = threading.Event(), 0
+raise_on_signals()
+condition = threading.Condition({lock})
+waited = False
 
-def interrupt():
-    while armed.wait():
-        time.sleep(0.0002)
-        armed.clear()
-        os.kill(os.getpid(), signal.SIGINT)
+def stop(frame, event, argument):
+    code = frame.f_code
+    if (code.co_filename, code.co_name, event) == (threading.__file__, "{method}", "{event}"):
+        if event == "return" or argument.__name__ == "_release_save":
+            sys.setprofile(None)
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
 
-threading.Thread(target=interrupt, daemon=True).start()
-end = time.monotonic() + 3
-while time.monotonic() < end:
-    entry._listen()
-    try:
-        armed.set()
-        while True:
-            for condition in conditions:
-                with condition:
-                    condition.wait(0)
-    except KeyboardInterrupt:
-        interrupted += 1
-print(interrupted)
+sys.setprofile(stop)
+try:
+    with condition:
+        condition.wait(0)
+    waited = True
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted" if waited else "by halves", condition.acquire(timeout=1))
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_a_signal_at_any_moment_of_waiting_for_a_thread_is_that_and_nothing_else() -> None:
-    ran = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) > 50
+@pytest.mark.parametrize(
+    ("lock", "method", "event"),
+    [
+        ("", "wait", "c_return"),
+        *(("threading.Lock()", name, "return") for name in ("_release_save", "_acquire_restore")),
+        *((lock, name, "return") for lock in ("", "threading.Lock()") for name in ("__enter__", "__exit__")),
+    ],
+)
+def test_a_signal_while_a_lock_is_half_taken_waits_until_it_is(lock: str, method: str, event: str) -> None:
+    script = WAITING.format(lock=lock, method=method, event=event)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("interrupted True\n", "")
 
 
 def test_a_second_signal_ends_at_once(lowlight: Forks, quick_folder: Path) -> None:
