@@ -1,22 +1,26 @@
-"""What there is to do with any job, as data that can be sent to other machines: pictures, fits, clips."""
+"""What there is to do with any job, as data that can be sent to other machines: pictures, fits, clips.
+
+What fits and clips need is loaded by who does them: a photo should not wait for PyAV.
+"""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lowlight_cli.batch import Batch, enhance_files
-from lowlight_cli.clip import ClipProgress, ClipSettings, enhance_clips, fitted, ready
 from lowlight_cli.device import describe_device
 from lowlight_cli.enhancer import Enhancer, Model, Progress
 from lowlight_cli.paths import Job
 from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import WeightsFile
-from lowlight_cli.zero_shot.files import ZeroShotFiles
-from lowlight_cli.zero_shot.fit import Step
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
 
-Told = FileResult | Step | ClipProgress
+if TYPE_CHECKING:
+    from lowlight_cli.clip import ClipProgress, ClipSettings
+    from lowlight_cli.zero_shot.fit import Step
+
+Told: TypeAlias = "FileResult | Step | ClipProgress"
 """What comes of work: a result for each job, in order, and between them how far it is."""
 
 
@@ -94,7 +98,7 @@ class ClipsWork:
 
     model: Model | None
     compute: Compute
-    settings: ClipSettings
+    settings: "ClipSettings"
     fit: ZeroShot | None = None
     denoise: float = 1.0
 
@@ -126,6 +130,8 @@ class _Fits:
         self._work = work
 
     def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
+        from lowlight_cli.zero_shot.files import ZeroShotFiles
+
         work = self._work
         batch = replace(work.batch, overwrite=True) if again else work.batch
         files = ZeroShotFiles(work.settings, batch=batch, keep=work.keep, compute=work.compute, initial=work.initial)
@@ -134,6 +140,8 @@ class _Fits:
 
 class _Clips:
     def __init__(self, work: ClipsWork, enhancer: Enhancer | None) -> None:
+        from lowlight_cli.clip import fitted, ready
+
         self._settings = work.settings
         if enhancer is None:
             self._prepare = fitted(work.fit or ZeroShot(), work.compute, denoise=work.denoise)
@@ -142,6 +150,8 @@ class _Clips:
         self.made_with = "" if enhancer is None else _made_with(enhancer)
 
     def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
+        from lowlight_cli.clip import enhance_clips
+
         settings = replace(self._settings, overwrite=True) if again else self._settings
         yield from enhance_clips(jobs, self._prepare, settings)
 
