@@ -45,10 +45,11 @@ def interrupts_held() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: handler for number, handler in handlers.items() if handler is not None}  # None: not of Python
     asked: list[int] = []
+    is_over = False
 
     def hold(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        if len(asked) > 1:
+        if len(asked) > 1 or is_over:
             let_go(number, frame)
 
     def let_go(number: int, frame: FrameType | None) -> None:
@@ -65,11 +66,15 @@ def interrupts_held() -> Iterator[None]:
     try:
         yield
     finally:
-        if len(asked) < 2:  # else whoever answered has set its own
+        is_over = True
+        is_main = threading.current_thread() is threading.main_thread()  # any may collect a generator that was left
+        if is_main and len(asked) < 2:  # else whoever answered has set its own
             for number, handler in before.items():
                 signal.signal(number, handler)
-    if asked:
+    if asked and is_main:
         let_go(asked[0], None)
+    elif asked:
+        _ask_again(asked[0])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -88,18 +88,16 @@ def test_running_out_of_memory_is_recognised_on_a_cpu():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-@pytest.mark.parametrize(("freed", "kept"), [(8, True), (64, False)])
-def test_memory_freed_beyond_what_may_be_kept_is_given_back(freed: int, kept: bool):
+def test_memory_freed_beyond_what_may_be_kept_is_given_back():
     if not reuse_large_buffers():
         pytest.skip("this C library cannot be told")
     release_free_buffers()
     growth = Growth(24 << 20)
     growth.look()
     first = _resident_bytes()
-    blocks = [np.ones(1 << 20, np.uint8) for _ in range(freed)]
+    blocks = [np.ones(1 << 20, np.uint8) for _ in range(64)]
     pin = np.ones(1 << 20, np.uint8)  # beyond them, so that their memory does not go back by itself
     del blocks
     growth.look()
-    grown = _resident_bytes() - first
-    assert grown > 4 << 20 if kept else grown < 16 << 20
+    assert _resident_bytes() - first < 16 << 20
     del pin

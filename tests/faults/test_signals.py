@@ -161,3 +161,30 @@ def test_a_stop_of_a_long_batch_comes_within_five_seconds_and_is_summed_up(lowli
     assert time.monotonic() - started < 5
     assert ran.code in (0, 130)
     assert b"done" in ran.err
+
+
+LEFT = """
+import signal, threading
+from lowlight_cli.interrupts import interrupts_held, raise_on_signals
+
+def held():
+    with interrupts_held():
+        yield
+
+raise_on_signals()
+begun = [held()]
+next(begun[0])
+collector = threading.Thread(target=begun.pop)
+collector.start()
+collector.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+    print("lost")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupts_are_held_no_longer_when_another_thread_collects_what_held_them() -> None:
+    ran = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout, ran.stderr) == ("interrupted\n", "")
