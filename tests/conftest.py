@@ -1,13 +1,10 @@
 """Shared by all tests: the yardsticks beside the backend tests can be imported, and nothing touches the real cache."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-# `pytest -n 2` has the cores shared: threads of torch must not wait by spinning. Said before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(Path(__file__).parent / "backends"))
 
 
