@@ -19,7 +19,6 @@
 """
 
 import math
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import losses
-from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network
+from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network, new_network
 from lowlight_cli.device import free_bytes, reuse_large_buffers
 from lowlight_cli.errors import NumericsError, ResourceError
 from lowlight_cli.parallel import a_core_each
@@ -42,7 +41,6 @@ from lowlight_cli.zero_shot.settings import ZeroShot
 INITIAL_WEIGHTS = Path(__file__).parents[1] / "weights" / "zeroig-initial.safetensors"
 
 _CPU = torch.device("cpu")
-_SEEDING = threading.Lock()
 _SMALLEST_SIDE = 16  # the blur's reflection needs 11 pixels
 _CLIP = 5.0
 _PAPER_BYTES_PER_PIXEL = 3000  # measured: 0.7 GB at 512x512
@@ -215,10 +213,7 @@ def _start(settings: ZeroShot, initial: WeightsFile | None) -> ZeroIG:
         return load_network(initial.tensors)
     if settings.preset == "fast":
         return load_network(read_weights(INITIAL_WEIGHTS).tensors)
-    # The generator is the process's own, and fits may begin on several devices at once.
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        return ZeroIG()
+    return new_network(settings.seed)
 
 
 def _take_step(network: ZeroIG, optimizer: torch.optim.Optimizer) -> None:

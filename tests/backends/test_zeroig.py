@@ -1,5 +1,6 @@
 """ZERO-IG equals the published method, fits in tiles, and refuses what is not its own."""
 
+import threading
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from zeroig_literal import literal_loss
 from lowlight_cli.backends import load_backend
 from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.adapter import ZeroIGBackend
-from lowlight_cli.backends.zeroig.network import EPS, HALO, SLOPE, Denoiser, Illuminator, ZeroIG, load_network
+from lowlight_cli.backends.zeroig.network import (
+    EPS,
+    HALO,
+    SLOPE,
+    Denoiser,
+    Illuminator,
+    ZeroIG,
+    load_network,
+    new_network,
+)
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.tiling import tiled
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -309,3 +319,21 @@ def test_wrong_keys_are_refused_and_two_are_named():
         load_network(tensors)
     with pytest.raises(WeightsError, match=r"enhance\.in_conv"):
         load_network({"intro.weight": torch.zeros(3)})
+
+
+def test_initial_weights_are_their_seeds_own_whatever_other_threads_build():
+    wanted = new_network(7).state_dict()
+    over = threading.Event()
+
+    def build() -> None:
+        while not over.is_set():
+            load_network(wanted)
+
+    other = threading.Thread(target=build)
+    other.start()
+    try:
+        found = [new_network(7).state_dict() for _ in range(60)]
+    finally:
+        over.set()
+        other.join()
+    assert all(torch.equal(state[name], tensor) for state in found for name, tensor in wanted.items())

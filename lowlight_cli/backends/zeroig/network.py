@@ -5,6 +5,7 @@ Images", CVPR 2024. Attribute names are the published checkpoints' own. Images a
 convolutions keep height and width (zero padding), so any size from 1x1 works.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -21,6 +22,7 @@ SLOPE = 0.2  # of the denoisers' leaky ReLU
 HALO = 9  # 2 (denoise_1) + 5 (enhance) + 2 (denoise_2) pixels: nothing reaches further
 _REPEATS = 3  # of the residual block
 _REPEATED = "enhance.blocks."
+_GENERATOR = threading.Lock()  # of random numbers, one for all threads: whatever is built draws from it
 _DenoiserLayers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -131,6 +133,13 @@ class ZeroIG(nn.Module):
         return Enhanced(enhanced, denoised)
 
 
+def new_network(seed: int) -> ZeroIG:
+    """Build a network with the initial weights of a seed, which are the same whatever other threads build."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ZeroIG()
+
+
 def load_network(tensors: Mapping[str, Tensor]) -> ZeroIG:
     """Build the network that a state dict was saved from: widths read off the shapes, in its dtype, eval mode.
 
@@ -145,11 +154,12 @@ def load_network(tensors: Mapping[str, Tensor]) -> ZeroIG:
         if original is None or not torch.equal(tensors[name], original):
             raise WeightsError(f"the weights are not ZERO-IG's: {name} differs from the block it should repeat")
     first = own.get("denoise_1.conv1.weight", torch.empty(()))
-    network = ZeroIG(
-        denoise_1=_width(own, "denoise_1.conv1.weight", usual=48),
-        enhance=_width(own, "enhance.in_conv.0.weight", usual=64),
-        denoise_2=_width(own, "denoise_2.conv1.weight", usual=48),
-    ).to(first.dtype if first.is_floating_point() else torch.float32)
+    with _GENERATOR:
+        network = ZeroIG(
+            denoise_1=_width(own, "denoise_1.conv1.weight", usual=48),
+            enhance=_width(own, "enhance.in_conv.0.weight", usual=64),
+            denoise_2=_width(own, "denoise_2.conv1.weight", usual=48),
+        ).to(first.dtype if first.is_floating_point() else torch.float32)
     load_strict(network, own, described_as="the file, read as ZERO-IG,")
     return network.eval()
 
