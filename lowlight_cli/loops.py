@@ -18,6 +18,7 @@ import filelock
 import numba
 import numpy as np
 from numba.core import event as events
+from numba.core.codegen import get_host_cpu_features
 from numpy.typing import NDArray
 
 from lowlight_cli.interrupts import interrupts_held
@@ -27,6 +28,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FLOATS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}  # a product and a sum may round once
 _LOCK_SECONDS = 60  # a function takes one at most
+
+
+def _use_whole_vectors() -> None:
+    """Have loops use 512 bits where a processor has them.
+
+    LLVM takes half of that for Intel's, so that other programs' clocks stay high; here the matrix library, between
+    two loops, takes all of them anyway.
+    """
+    features = get_host_cpu_features()  # type: ignore[no-untyped-call]
+    config = cast(Any, numba.config)
+    if config.CPU_FEATURES is None and "+avx512vl" in features:
+        config.CPU_FEATURES = f"{features},-prefer-256-bit"
+
+
+_use_whole_vectors()
 
 
 def compiled(function: Function) -> Function:

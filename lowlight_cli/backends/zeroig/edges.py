@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends.zeroig.patches import add_patches, padded, patches, without_border
-from lowlight_cli.backends.zeroig.pointwise import leaky_relu, leaky_relu_gradient
+from lowlight_cli.backends.zeroig.pointwise import leaky_relu_gradient, leaky_relu_of_sum
 from lowlight_cli.backends.zeroig.strips import Strip, by_strips, pixels, sums
 from lowlight_cli.loops import Floats
 
@@ -21,7 +21,7 @@ class Stem:
         self.weight, self.slope = weight, slope
         self.image: Floats = padded(image).numpy()
         self.kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (9 C, hidden)
-        self._bias = bias
+        self._bias: Floats = bias.detach().numpy()
 
     def shape(self, channels: int) -> tuple[int, int, int, int]:
         """Return the shape of a hidden picture of the image's size: `(N, H, W, channels)`."""
@@ -31,8 +31,8 @@ class Stem:
     def rows(self, number: int, rows: slice) -> Floats:
         """Return these rows of the result for one of the images: `(rows, W, channels)`."""
         found = torch.from_numpy(patches(self.image[number], rows))
-        made: Floats = torch.addmm(self._bias, found, self.kernel).numpy()
-        leaky_relu(made, self.slope, made)
+        made: Floats = torch.mm(found, self.kernel).numpy()
+        leaky_relu_of_sum(made, self._bias, self.slope)
         return made.reshape(rows.stop - rows.start, -1, len(self._bias))
 
     def write(self, made: Floats) -> None:

@@ -5,9 +5,9 @@ line become six mixtures; six mixtures of a result become four pixels of it; eac
 columns. The first and the last mixture are scaled so that the fewest sums make them, the kernel's the other way.
 
 A picture is `(rows, columns * C)`, a pixel's channels side by side. Tiles are counted along its rows of tiles, four
-pixels each way; those of a call are `start` to `stop`, at most `TILES`. Mixtures are `(36 * TILES * C,)`: 36 pictures
-of C channels, one pixel for each tile, those of one row of the 6x6 after those of another. What lies beyond the picture
-is zero.
+pixels each way; those of a call are `start` to `stop`, at most `TILES`. Mixtures are 36 pictures of C channels, one
+pixel for each tile, those of one row of the 6x6 after those of another. Where a transform writes them they lie `apart`,
+where it reads them they lie side by side. What lies beyond the picture is zero.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import numpy as np
 
 from lowlight_cli.loops import Floats, compiled, inlined
 
-TILES = 64  # in a call: times 36 mixtures of 64 channels in fp32 0.6 MB, half of a core's cache
+TILES = 128  # in a call, enough for it to be worth 36 products; of 64 channels in fp32, mixtures then take 1.2 MB
 SIDE = 4  # of a tile, in pixels of the result
 SEEN = 6  # pixels of the image, each way, that a tile is made from
 MIX_KERNEL = (
@@ -29,10 +29,20 @@ MIX_KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 4),
 )
+_CACHE_LINE = 16  # numbers in fp32; of larger ones it takes more lines
 
 
 _Number: TypeAlias = Callable[[Any], Any]  # a type of numbers, which turns constants into its own
 _Six: TypeAlias = tuple[float, float, float, float, float, float]
+
+
+def apart(channels: int) -> int:
+    """Return how many numbers lie between the beginnings of two mixtures that a transform writes.
+
+    A line more than they take: multiples of a power of two would put a tile's pixels of all mixtures into the same few
+    places of the cache, where they drive each other out.
+    """
+    return TILES * channels + _CACHE_LINE
 
 
 class Transforms(NamedTuple):
@@ -50,6 +60,14 @@ class Transforms(NamedTuple):
     """`(mixtures, first, start, stop, image)`: add to an image's gradient, given that of its mixtures."""
     unmix_gradient: Callable[[Floats, int, int, Floats], None]
     """`(result, start, stop, mixtures)`: make the gradient of mixtures, given the result's."""
+
+
+@inlined
+def _scratch(count: int, picture: Floats) -> Floats:
+    """Return room for so many numbers like the picture's, which begins where a cache line does."""
+    room = np.empty(count + _CACHE_LINE, picture.dtype)
+    skipped = -room.ctypes.data // room.itemsize % _CACHE_LINE
+    return room[skipped : skipped + count]
 
 
 @inlined
@@ -134,14 +152,16 @@ def transforms(channels: int) -> Transforms:
     """
     C = channels
     RUN = SEEN * C  # floats in a row of what a tile sees
-    STEP = TILES * C  # from one mixture to the next
-    DOWN = SEEN * STEP  # from one row of mixtures to the next
+    STEP = TILES * C  # from one mixture that is read to the next
+    DOWN = SEEN * STEP  # from one row of them to the next
+    APART = apart(C)  # the same for mixtures that are written
+    BELOW = SEEN * APART
 
     @compiled
     def mix(image: Floats, first: int, start: int, stop: int, mixtures: Floats) -> None:
         rows, floats = image.shape
         across, number = -(-floats // (SIDE * C)), image.dtype.type
-        patch, half = np.empty((SEEN, RUN), image.dtype), np.empty(SEEN * RUN, image.dtype)
+        patch, half = np.empty((SEEN, RUN), image.dtype), _scratch(SEEN * RUN, image)
         for tile in range(start, stop):
             top, left = first + tile // across * SIDE - 1, (tile % across * SIDE - 1) * C
             within = top >= 0 and top + SEEN <= rows and left >= 0 and left + RUN <= floats
@@ -155,9 +175,9 @@ def transforms(channels: int) -> Transforms:
                         number, p[c], p[C + c], p[2 * C + c], p[3 * C + c], p[4 * C + c], p[5 * C + c]
                     )
             for x in range(SEEN):
-                h, m = half[x * C :], mixtures[x * STEP + (tile - start) * C :]
+                h, m = half[x * C :], mixtures[x * APART + (tile - start) * C :]
                 for c in range(C):
-                    m[c], m[DOWN + c], m[2 * DOWN + c], m[3 * DOWN + c], m[4 * DOWN + c], m[5 * DOWN + c] = _mixed(
+                    m[c], m[BELOW + c], m[2 * BELOW + c], m[3 * BELOW + c], m[4 * BELOW + c], m[5 * BELOW + c] = _mixed(
                         number, h[c], h[RUN + c], h[2 * RUN + c], h[3 * RUN + c], h[4 * RUN + c], h[5 * RUN + c]
                     )
 
@@ -165,7 +185,7 @@ def transforms(channels: int) -> Transforms:
     def unmix(mixtures: Floats, bias: Floats, start: int, stop: int, result: Floats) -> None:
         rows, floats = result.shape
         across, number = -(-floats // (SIDE * C)), result.dtype.type
-        patch, half = np.empty((SIDE, SIDE * C), result.dtype), np.empty(SIDE * RUN, result.dtype)
+        patch, half = np.empty((SIDE, SIDE * C), result.dtype), _scratch(SIDE * RUN, result)
         for tile in range(start, stop):
             top, left = tile // across * SIDE, tile % across * SIDE * C
             within = top + SIDE <= rows and left + SIDE * C <= floats
@@ -191,7 +211,7 @@ def transforms(channels: int) -> Transforms:
     def mix_gradient(mixtures: Floats, first: int, start: int, stop: int, image: Floats) -> None:
         rows, floats = image.shape
         across, number = -(-floats // (SIDE * C)), image.dtype.type
-        patch, half = np.empty((SEEN, RUN), image.dtype), np.empty(SEEN * RUN, image.dtype)
+        patch, half = np.empty((SEEN, RUN), image.dtype), _scratch(SEEN * RUN, image)
         for tile in range(start, stop):
             top, left = first + tile // across * SIDE - 1, (tile % across * SIDE - 1) * C
             within = top >= 0 and top + SEEN <= rows and left >= 0 and left + RUN <= floats
@@ -231,7 +251,7 @@ def transforms(channels: int) -> Transforms:
     def unmix_gradient(result: Floats, start: int, stop: int, mixtures: Floats) -> None:
         rows, floats = result.shape
         across, number = -(-floats // (SIDE * C)), result.dtype.type
-        patch, half = np.empty((SIDE, SIDE * C), result.dtype), np.empty(SIDE * RUN, result.dtype)
+        patch, half = np.empty((SIDE, SIDE * C), result.dtype), _scratch(SIDE * RUN, result)
         for tile in range(start, stop):
             top, left = tile // across * SIDE, tile % across * SIDE * C
             within = top + SIDE <= rows and left + SIDE * C <= floats
@@ -245,9 +265,9 @@ def transforms(channels: int) -> Transforms:
                         number, p[c], p[C + c], p[2 * C + c], p[3 * C + c]
                     )
             for x in range(SEEN):
-                h, m = half[x * C :], mixtures[x * STEP + (tile - start) * C :]
+                h, m = half[x * C :], mixtures[x * APART + (tile - start) * C :]
                 for c in range(C):
-                    m[c], m[DOWN + c], m[2 * DOWN + c], m[3 * DOWN + c], m[4 * DOWN + c], m[5 * DOWN + c] = (
+                    m[c], m[BELOW + c], m[2 * BELOW + c], m[3 * BELOW + c], m[4 * BELOW + c], m[5 * BELOW + c] = (
                         _unmixed_transposed(number, h[c], h[RUN + c], h[2 * RUN + c], h[3 * RUN + c])
                     )
 

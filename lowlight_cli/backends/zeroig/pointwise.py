@@ -10,12 +10,23 @@ from lowlight_cli.loops import Floats, compiled
 
 @compiled
 def leaky_relu(given: Floats, slope: float, out: Floats) -> None:
-    """Write leaky ReLU of all numbers; `out` may be `given`."""
+    """Write leaky ReLU of all numbers."""
     numbers, results = given.reshape(-1), out.reshape(-1)
     factor = given.dtype.type(slope)
     for each in range(len(numbers)):
         number = numbers[each]
         results[each] = number if number > 0 else number * factor
+
+
+@compiled
+def leaky_relu_of_sum(numbers: Floats, bias: Floats, slope: float) -> None:
+    """Turn numbers into leaky ReLU of their sum with `bias`."""
+    factor, zero = numbers.dtype.type(slope), numbers.dtype.type(0)
+    for pixel in range(len(numbers)):
+        here = numbers[pixel]
+        for c in range(len(here)):
+            number = here[c] + bias[c]
+            here[c] = number if number > zero else number * factor
 
 
 @compiled

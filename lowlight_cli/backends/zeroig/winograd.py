@@ -4,9 +4,9 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 in tiles of 4x4 pixels. A tile sees 6x6 pixels, which become 36 mixtures; a mixture of all tiles, times a matrix of its
 own, is a mixture of the result; 36 of those become 16 pixels: 2.25 products a pixel for 9.
 
-Pictures are `(N, H, W, C)`. Work goes band by band, so that a band's mixtures stay in the cache. For the same reason
-pictures come and go by bands: rows are asked for when they are needed, and handed on as soon as they are made, so that
-what lies before and after a convolution need not pass through memory. Each core has consecutive bands of its own.
+Pictures are `(N, H, W, C)`. Work goes band by band, so that little is kept of mixtures. Pictures come and go by bands,
+too: rows are asked for when they are needed, and handed on as soon as they are made, so that what lies before and after
+a convolution need not pass through memory. Each core has consecutive bands of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowlight_cli.backends.zeroig.mixtures import MIX_KERNEL, SEEN, SIDE, TILES, transforms
+from lowlight_cli.backends.zeroig.mixtures import MIX_KERNEL, SEEN, SIDE, TILES, apart, transforms
 from lowlight_cli.loops import Floats
 from lowlight_cli.parallel import share_out
 
+_MOST_TILES = 8 * TILES  # of a band, whose pixels of 64 channels then take 4 MB
+_FULL = 0.8  # of the tiles of a call
 RowsOf = Callable[[int, slice], Floats]  # of the picture of this number these rows: `(rows, W, C)`
 
 
@@ -59,17 +61,32 @@ class _Mixtures(NamedTuple):
     """Room for the 36 mixtures of some tiles."""
 
     matrices: Tensor  # (36, TILES, C)
-    floats: Floats  # the same, in one row
+    floats: Floats  # the same, and the gaps between them
 
     @staticmethod
-    def like(kernels: Tensor) -> "_Mixtures":
-        """Return room for as many channels as 36 matrices `(36, C, C)` have."""
-        matrices = kernels.new_empty(len(kernels), TILES, kernels.shape[-1])
+    def apart(kernels: Tensor) -> "_Mixtures":
+        """Return room for as many channels as 36 matrices `(36, C, C)` have, to be written by a transform."""
+        number, _, channels = kernels.shape
+        room = kernels.new_empty(number, apart(channels))
+        return _Mixtures(room[:, : TILES * channels].view(number, TILES, channels), room.view(-1).numpy())
+
+    @staticmethod
+    def side_by_side(kernels: Tensor) -> "_Mixtures":
+        """Return room to be read by a transform: without gaps torch writes all 36 products at once."""
+        number, _, channels = kernels.shape
+        matrices = kernels.new_empty(number, TILES, channels)
         return _Mixtures(matrices, matrices.view(-1).numpy())
 
     def of(self, tiles: int) -> Tensor:
         """Return the matrices of the first tiles, `(36, tiles, C)`."""
-        return self.matrices if tiles == TILES else self.matrices[:, :tiles]
+        return self.matrices[:, :tiles]
+
+    def multiply(self, kernels: Tensor, products: "_Mixtures", tiles: int) -> None:
+        """Write the products of the first tiles. Of all, where few are missing: that is one call instead of 36."""
+        if tiles < _FULL * TILES:
+            torch.bmm(self.of(tiles), kernels, out=products.of(tiles))
+        else:
+            torch.bmm(self.matrices, kernels, out=products.matrices)
 
 
 class Convolution:
@@ -87,12 +104,12 @@ class Convolution:
         """Write the convolved pictures, plus `bias`; `then` is told which rows of which one have just been written."""
 
         def work(bands: Sequence[_Band]) -> None:
-            mixed, convolved = _Mixtures.like(self._kernels), _Mixtures.like(self._kernels)
+            mixed, convolved = _Mixtures.apart(self._kernels), _Mixtures.side_by_side(self._kernels)
             for band in bands:
                 seen, made = _in_rows(image(band.number, band.seen)), _in_rows(out[band.number, band.made])
                 for start, stop in band.runs():
                     self._transforms.mix(seen, band.above, start, stop, mixed.floats)
-                    torch.bmm(mixed.of(stop - start), self._kernels, out=convolved.of(stop - start))
+                    mixed.multiply(self._kernels, convolved, stop - start)
                     self._transforms.unmix(convolved.floats, bias, start, stop, made)
                 if then is not None:
                     then(band.number, band.made)
@@ -115,7 +132,8 @@ class Convolution:
         return [share.part for share in shares]
 
     def _backward(self, part: Part, bands: Sequence[_Band], shape: tuple[int, ...]) -> "_Share[Part]":
-        mixed, g_convolved, g_mixed = (_Mixtures.like(self._kernels) for _ in range(3))
+        mixed, g_convolved = _Mixtures.apart(self._kernels), _Mixtures.apart(self._kernels)
+        g_mixed = _Mixtures.side_by_side(self._kernels)
         backwards, g_kernels = self._kernels.transpose(1, 2), torch.zeros_like(self._kernels)
         room = np.zeros((_rows_of_a_band(shape) + 2, *shape[2:]), mixed.floats.dtype)  # with a row above and one below
         above = None
@@ -126,9 +144,8 @@ class Convolution:
             for start, stop in band.runs():
                 self._transforms.mix(seen, band.above, start, stop, mixed.floats)
                 self._transforms.unmix_gradient(g_made, start, stop, g_convolved.floats)
-                one, other, found = (each.of(stop - start) for each in (mixed, g_convolved, g_mixed))
-                g_kernels.baddbmm_(one.transpose(1, 2), other)
-                torch.bmm(other, backwards, out=found)
+                g_kernels.baddbmm_(mixed.of(stop - start).transpose(1, 2), g_convolved.of(stop - start))
+                g_convolved.multiply(backwards, g_mixed, stop - start)
                 self._transforms.mix_gradient(g_mixed.floats, band.above, start, stop, g_seen)
             # Neighbours have two rows in common, which are done when both have added to them.
             rows = _Rows(band.number, band.seen, gradient, image)
@@ -183,9 +200,13 @@ def _in_rows(picture: Floats) -> Floats:
 
 
 def _rows_of_a_band(shape: tuple[int, ...]) -> int:
+    """Return how many rows of pixels make the fewest tiles that fill their calls, or nearly so."""
     _, height, width, _ = shape
-    across = -(-width // SIDE)
-    return min(max(TILES // across, 1), -(-height // SIDE)) * SIDE
+    across, down = -(-width // SIDE), -(-height // SIDE)
+    most = min(max(_MOST_TILES // across, 1), down)
+    filled = [rows * across / (-(-rows * across // TILES) * TILES) for rows in range(1, most + 1)]
+    enough = min(max(filled), _FULL)
+    return (next(rows for rows, share in enumerate(filled, start=1) if share >= enough)) * SIDE
 
 
 @lru_cache(maxsize=8)
