@@ -9,13 +9,14 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lowlight_cli.atomic import PART_SUFFIX, atomic_file, write_atomically
 from lowlight_cli.errors import OutputError, SettingsError, WeightsError
+from lowlight_cli.locks import one_process
 from lowlight_cli.manifest import Manifest, WeightsEntry
 
 if TYPE_CHECKING:
@@ -124,9 +125,14 @@ def fetch(
         )
     if offline:
         raise _unfetched(entry, f"{entry.urls[0]} was not asked, because offline")
+
+    def tell_to_wait() -> None:
+        if notice:
+            notice(f"waiting for another process that downloads {path}")
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path, notice=notice):
+        with one_process(_lock_path(path), seconds=_LOCK_SECONDS, begin_to_wait=tell_to_wait):
             if find(entry):  # another process was quicker
                 return path
             _remove_dead_parts(path)
@@ -252,26 +258,6 @@ def _require_space(entry: WeightsEntry) -> None:
     needed = (entry.bytes or 0) + _SPARE_BYTES
     if free < needed:
         raise _unfetched(entry, f"{needed} bytes are needed there and {free} are free, {entry.urls[0]} was not asked")
-
-
-@contextmanager
-def _lock(path: Path, *, notice: "Notice | None") -> Iterator[None]:
-    """Let one process at a time download to `path`, where locks work; correctness does not need them."""
-    import filelock
-
-    lock = filelock.FileLock(_lock_path(path))
-    with suppress(OSError, NotImplementedError, filelock.Timeout):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            if notice:
-                notice(f"waiting for another process that downloads {path}")
-            lock.acquire(timeout=_LOCK_SECONDS)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.release()
 
 
 def _lock_path(path: Path) -> Path:

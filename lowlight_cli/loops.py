@@ -9,12 +9,11 @@ number, so that a function may find the code of another for its own: one process
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-import filelock
 import numba
 import numpy as np
 from numba.core import event as events
@@ -22,6 +21,7 @@ from numba.core.codegen import get_host_cpu_features
 from numpy.typing import NDArray
 
 from lowlight_cli.interrupts import interrupts_held
+from lowlight_cli.locks import one_process
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ class _Compiling(events.Listener):
         if depth == 0:
             with ExitStack() as block:
                 for folder in sorted(self._folders):
-                    block.enter_context(_one_process(folder))
+                    block.enter_context(one_process(folder / "loops.lock", seconds=_LOCK_SECONDS))
                 block.enter_context(interrupts_held())
                 self._here.block = block.pop_all()
         self._here.depth = depth + 1
@@ -90,19 +90,6 @@ class _Compiling(events.Listener):
         self._here.depth -= 1
         if self._here.depth == 0:
             self._here.block.close()
-
-
-@contextmanager
-def _one_process(folder: Path) -> Iterator[None]:
-    """Let one process, and one thread of it, into the block at a time, where locks work."""
-    lock = filelock.FileLock(folder / "loops.lock", timeout=_LOCK_SECONDS)
-    with suppress(OSError, NotImplementedError, filelock.Timeout):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.release()
 
 
 _COMPILING = _Compiling()

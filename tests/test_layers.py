@@ -16,6 +16,7 @@ LAYERS = {
     "interrupts": 0,
     "settings": 0,
     "atomic": 1,
+    "locks": 1,
     "manifest": 1,
     "download": 1,
     "cache": 1,

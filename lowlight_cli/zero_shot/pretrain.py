@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lowlight_cli.backends.zeroig.network import EPS, ZeroIG
+from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, new_network
 from lowlight_cli.degrade import Camera, Illumination, Picture, draw_shot, render, scene_of_photo, take
 from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.errors import SettingsError
@@ -80,9 +80,7 @@ class Pretraining:
         reuse_large_buffers()
         self._steps = steps
         self._rng = np.random.default_rng(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._network = ZeroIG().train()
+        self._network = new_network(seed).train()
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self._average: dict[str, Tensor] = {}
 
