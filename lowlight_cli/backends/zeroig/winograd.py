@@ -12,6 +12,7 @@ a convolution need not pass through memory. Each core has consecutive bands of i
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from math import ceil
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -65,9 +66,12 @@ class _Mixtures(NamedTuple):
 
     @staticmethod
     def apart(kernels: Tensor) -> "_Mixtures":
-        """Return room for as many channels as 36 matrices `(36, C, C)` have, to be written by a transform."""
+        """Return room for as many channels as 36 matrices `(36, C, C)` have, to be written by a transform.
+
+        Zeros, since what no tile has written yet may be multiplied, too, and chance numbers can be slow ones.
+        """
         number, _, channels = kernels.shape
-        room = kernels.new_empty(number, apart(channels))
+        room = kernels.new_zeros(number, apart(channels))
         return _Mixtures(room[:, : TILES * channels].view(number, TILES, channels), room.view(-1).numpy())
 
     @staticmethod
@@ -200,13 +204,14 @@ def _in_rows(picture: Floats) -> Floats:
 
 
 def _rows_of_a_band(shape: tuple[int, ...]) -> int:
-    """Return how many rows of pixels make the fewest tiles that fill their calls, or nearly so."""
+    """Return the fewest rows of pixels whose tiles fill their calls, or nearly so."""
     _, height, width, _ = shape
-    across, down = -(-width // SIDE), -(-height // SIDE)
+    across, down = ceil(width / SIDE), ceil(height / SIDE)
     most = min(max(_MOST_TILES // across, 1), down)
-    filled = [rows * across / (-(-rows * across // TILES) * TILES) for rows in range(1, most + 1)]
+    tiles = [rows * across for rows in range(1, most + 1)]
+    filled = [each / (ceil(each / TILES) * TILES) for each in tiles]
     enough = min(max(filled), _FULL)
-    return (next(rows for rows, share in enumerate(filled, start=1) if share >= enough)) * SIDE
+    return SIDE * next(rows for rows, share in enumerate(filled, start=1) if share >= enough)
 
 
 @lru_cache(maxsize=8)
