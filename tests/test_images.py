@@ -1,6 +1,7 @@
 """Promises of pictures: every mode and depth right, metadata kept true, every bad file one clear sentence."""
 
 import io
+import itertools
 import os
 import struct
 import sys
@@ -31,6 +32,7 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.images.gamma import profile_of_png
+from lowlight_cli.images.metadata import Tags, as_srgb, orientation_of, readable_exif
 from lowlight_cli.images.profiles import plan_colour
 from lowlight_cli.images.sniff import bits_of_avif, has_gain_map
 from lowlight_cli.settings import Encoding
@@ -549,6 +551,25 @@ def test_a_file_with_random_damage_is_read_or_refused(name: str, damage: bytes, 
         return
     written(picture, "JPEG")
     written(picture, "TIFF", metadata="no-gps")
+
+
+def test_a_damaged_exif_block_is_edited_within_itself() -> None:
+    sound = exif_with(orientation=6).removeprefix(b"Exif\x00\x00")
+    for place, value in itertools.product(range(4, len(sound)), (*range(12), 24, 26, 36, 48, 127, 255)):
+        damaged = bytearray(sound)
+        damaged[place] = value
+        block = readable_exif(bytes(damaged))
+        if block is None:
+            continue
+        tags = Tags(exif=block)
+        for edited in (
+            tags.chosen("no-gps"),
+            tags.upright(orientation_of(block), 70_000, 16),
+            Tags(exif=as_srgb(block)),
+        ):
+            assert edited.exif is not None
+            assert len(edited.exif) <= len(block)
+            assert readable_exif(edited.exif) is not None
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])

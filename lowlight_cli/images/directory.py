@@ -142,8 +142,8 @@ class Entry:
         return self.offset + 8 if self.size <= 4 else self.block.unpack("I", self.offset + 8)
 
     def is_sound(self) -> bool:
-        """Whether the type is known and the value lies inside the block."""
-        return self.size > 0 and self.place + self.size <= len(self.block.data)
+        """Whether the type is known and the value lies inside the block, behind its header."""
+        return self.size > 0 and 8 <= self.place <= len(self.block.data) - self.size
 
     def integers(self) -> tuple[int, ...]:
         """Return the value as whole numbers; empty for another type. At most a thousand are read."""
@@ -161,7 +161,7 @@ class Entry:
     def set_integer(self, value: int) -> None:
         """Overwrite the first whole number; a value of another type is left alone."""
         kind = _INTEGER_FORMATS.get(self.kind)
-        if kind is not None:
+        if kind is not None and self.is_sound():
             self.block.pack(kind, self.place, value)
 
     def erase(self) -> None:

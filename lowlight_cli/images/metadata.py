@@ -98,13 +98,12 @@ def without_place(exif: bytes | None) -> bytes | None:
         return None
     block = TiffBlock(exif)
     first = block.first()
-    pointer = first.find(_PLACE_DIRECTORY)
-    while pointer:
+    while pointer := first.find(_PLACE_DIRECTORY):
         for entry in _entries_at(block, pointer):
             entry.erase()
-        first.remove(pointer)
-        first = block.first()
-        pointer = first.find(_PLACE_DIRECTORY)
+        # In a damaged block a value may lie over the directory itself, and the pointer be erased by now.
+        if pointer := first.find(_PLACE_DIRECTORY):
+            first.remove(pointer)
     return block.bytes()
 
 
