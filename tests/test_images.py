@@ -572,6 +572,15 @@ def test_a_damaged_exif_block_is_edited_within_itself() -> None:
             assert readable_exif(edited.exif) is not None
 
 
+@pytest.mark.parametrize("dots_per_metre", [1, 39, 2_500_000, 30_000_000, 1 << 31, (1 << 32) - 1])
+def test_a_senseless_resolution_hinders_no_format(dots_per_metre: int) -> None:
+    content = bytearray(encoded(Image.new("RGB", (5, 4)), "BMP"))
+    struct.pack_into("<2I", content, 38, dots_per_metre, dots_per_metre)
+    picture = read_picture(bytes(content))
+    for name in ("JPEG", "PNG", "TIFF", "WEBP", "BMP"):
+        assert read_picture(written(picture, name)).height == 4
+
+
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
 def test_a_bomb_in_the_metadata_is_not_blown_up(name: bytes) -> None:
     resource = pytest.importorskip("resource")

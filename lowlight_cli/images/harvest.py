@@ -1,6 +1,5 @@
 """What an opened Pillow image knows besides its pixels: metadata, JPEG quality, frames that are no frames."""
 
-import math
 from collections.abc import Sequence
 
 from PIL import ImageFile
@@ -13,6 +12,7 @@ from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, reada
 _TIFF_PHOTOSHOP, _TIFF_IPTC = 0x8649, 0x83BB
 _TIFF_RESOLUTION, _TIFF_UNIT, _TIFF_PROFILE = 0x011A, 0x0128, 0x8773
 _NEW_SUBFILE_TYPE = 0x00FE
+_LARGEST_DPI = 65_535  # what JPEG can say; more is damage
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
 # Texts in which PNG writers keep what PNG had, or has, no place for; APP1 is the one or the other.
 _PNG_EXIF = ("Raw profile type exif", "Raw profile type APP1")
@@ -178,7 +178,7 @@ def _dpi_of(image: ImageFile.ImageFile) -> tuple[float, float] | None:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    if all(math.isfinite(value) and 0.1 < value < 1e6 for value in (across, down)):
+    if all(0.1 < value <= _LARGEST_DPI for value in (across, down)):
         return across, down
     return None
 
