@@ -88,6 +88,16 @@ def write_atomically(target: Path, content: bytes, *, overwrite: bool = False) -
         file.write(content)
 
 
+def append_line(target: Path, line: str) -> None:
+    """Add a line to a log that is there to read while it grows; a kill can cut short its last line, and no other.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _os_errors_as_output_errors(target), target.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
 def remove_parts(target: Path) -> None:
     """Remove what a writer of `target` that was killed left beside it; only for who knows that none is at work."""
     with suppress(OSError):

@@ -365,6 +365,19 @@ def test_records_of_an_earlier_fit_stay_unless_they_may_go(tmp_path: Path):
     assert log.read_text() != "dear"
 
 
+def test_a_log_grows_with_the_fit_and_goes_with_a_discarded_one(tmp_path: Path):
+    photo, log = save_photo(tmp_path / "night.png", darkened(scene())), tmp_path / "fit.jsonl"
+    log.write_text("of an earlier fit")
+    files = ZeroShotFiles(ZeroShot(epochs=9), batch=Batch(), keep=Keep(log=log), compute=Compute("cpu"))
+    events = files.run(plan_jobs([str(photo)]).jobs)
+    for number in range(1, 4):
+        next(events)
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [*range(1, number + 1)]
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["night.png"]
+
+
 def test_a_bad_photo_fails_alone_and_a_shared_fit_serves_the_others(tmp_path: Path):
     for name, gain in (("a", 40.0), ("c", 60.0)):
         save_photo(tmp_path / f"{name}.png", darkened(scene(), gain))

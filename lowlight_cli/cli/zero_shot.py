@@ -60,7 +60,7 @@ Log = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A JSON line per step with its terms; beside it *_loss.png, a curve.",
+        help="A JSON line per step with its terms, as it goes; at the end *_loss.png beside it, a curve.",
         rich_help_panel=_KEEP,
     ),
 ]

@@ -7,8 +7,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lowlight_cli.atomic import atomic_file, write_atomically
-from lowlight_cli.errors import OutputError, SettingsError
+from lowlight_cli.atomic import append_line, atomic_file, write_atomically
+from lowlight_cli.errors import SettingsError
 from lowlight_cli.train.events import Event, Record, Validation, as_record
 
 _SIZE, _MARGIN = (900, 520), 60
@@ -34,11 +34,7 @@ def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
             kept = "".join(json.dumps(record) + "\n" for record in records)
             write_atomically(log, kept.encode(), overwrite=True)
         records.append(as_record(event))
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[-1]) + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write {log}: {error.strerror}") from error
+        append_line(log, json.dumps(records[-1]))
         if isinstance(event, Validation):
             draw_curve(curve, records)
         yield event

@@ -1,7 +1,6 @@
 """Fit photos that lie in files: results, weights, previews, logs; a photo that fails is a result, not the end."""
 
 import itertools
-import json
 import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowlight_cli.atomic import preserve_times, write_atomically
+from lowlight_cli.atomic import preserve_times
 from lowlight_cli.batch import Batch
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
@@ -21,10 +20,10 @@ from lowlight_cli.paths import Job, variant_path
 from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
 from lowlight_cli.settings import Compute, Tone
 from lowlight_cli.weights_file import WeightsFile, write_weights
-from lowlight_cli.zero_shot.curve import draw_curve
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import Fit, Step
 from lowlight_cli.zero_shot.fitted import MODEL, fitted_enhancer
+from lowlight_cli.zero_shot.log import FitLog
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
 
 logger = logging.getLogger(__name__)
@@ -46,8 +45,7 @@ class ZeroShotFiles:
     ) -> None:
         self._settings, self._batch, self._keep, self._compute = settings, batch, keep, compute
         self._initial = initial
-        self._lines: list[str] = []
-        self._losses: list[float] = []
+        self._log = None if keep.log is None or keep.curve is None else FitLog(keep.log, keep.curve)
 
     def run(self, jobs: Iterable[Job], *, shared: bool = False) -> Iterator[Step | FileResult]:
         """Yield a `Step` after each optimiser step and a `FileResult` for each job, in order.
@@ -104,7 +102,8 @@ class ZeroShotFiles:
         try:
             for step in fit.run():
                 number = step.step
-                self._note(step, photos[0][0])
+                if self._log is not None:
+                    self._log.note(step, name_of(photos[0][0].input))
                 if self._keep.preview_every and number % self._keep.preview_every == 0:
                     self._write_previews(photos, fit.state_dict(), number)
                 yield step
@@ -115,13 +114,10 @@ class ZeroShotFiles:
                     self._write_records(fit.state_dict())
                 except LowlightError as error:  # the request to stop weighs more
                     logger.warning("the latest state is not kept: %s", error)
+            elif self._log is not None:
+                self._log.discard()
             raise
         return fit.state_dict()
-
-    def _note(self, step: Step, job: Job) -> None:
-        if self._keep.log:
-            self._lines.append(json.dumps({"input": name_of(job.input), **step.as_json()}))
-            self._losses.append(step.loss)
 
     def _recorded(self, result: FileResult, state: Mapping[str, Tensor]) -> FileResult:
         """Write what tells of the fit; return the result, failed if that cannot be written."""
@@ -136,9 +132,8 @@ class ZeroShotFiles:
         if self._keep.weights:
             described = {"backend": "zeroig", **{key: str(value) for key, value in vars(self._settings).items()}}
             write_weights(self._keep.weights, state, described)
-        if self._keep.log is not None and self._keep.curve is not None:
-            write_atomically(self._keep.log, "".join(f"{line}\n" for line in self._lines).encode(), overwrite=True)
-            write_atomically(self._keep.curve, draw_curve(self._losses), overwrite=True)
+        if self._log is not None:
+            self._log.finish()
 
     def _write(self, job: Job, photo: Picture, state: Mapping[str, Tensor]) -> FileResult:
         if job.output is None:
