@@ -75,9 +75,19 @@ def test_what_is_no_report_is_refused(tmp_path, content):
         read_report(tmp_path / "old.json")
 
 
-@pytest.mark.parametrize("seconds", [[], [0.0], [-1.0], ["much"], [math.nan]])
+@pytest.mark.parametrize("seconds", [[], [0.0], [-1.0], ["much"], [math.nan], [1e300]])
 def test_a_report_with_impossible_times_is_refused(tmp_path, seconds):
-    lines = [MACHINE.as_json(), {**row([1.0, 2.0]).as_json(), "seconds": seconds}]
+    assert_refused(tmp_path, seconds=seconds)
+
+
+@pytest.mark.parametrize("name", ["name", "size"])
+@pytest.mark.parametrize("key", [["darkir"], {"a": 1}, None, 3])
+def test_a_report_whose_rows_have_no_names_is_refused(tmp_path, name, key):
+    assert_refused(tmp_path, **{name: key})
+
+
+def assert_refused(tmp_path, **changed):
+    lines = [MACHINE.as_json(), {**row([1.0, 2.0]).as_json(), **changed}]
     (tmp_path / "old.json").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(InputError):
         read_report(tmp_path / "old.json")

@@ -11,6 +11,7 @@ from typing import Literal, cast, get_args
 from lowlight_cli.errors import InputError
 
 SCHEMA = 1
+_SENSIBLE = (1e-9, 1e9)  # seconds, and multiples of a calibration, that a report can hold
 
 Kind = Literal["calibration", "picture", "start", "files", "video", "zero-shot"]
 Unit = Literal["GMAC", "GB", "Mpx", "runs", "photos", "frames", "steps"]
@@ -123,9 +124,11 @@ def _row(held: Mapping[str, object]) -> BenchRow:
     values = _own(held, BenchRow)
     for name in ("seconds", "relative"):
         numbers = tuple(float(each) for each in cast(Sequence[float], values[name]))
-        if not all(math.isfinite(each) and each > 0 for each in numbers) or (name == "seconds" and not numbers):
+        if not all(_SENSIBLE[0] < each < _SENSIBLE[1] for each in numbers) or (name == "seconds" and not numbers):
             raise ValueError(name)
         values[name] = numbers
+    if not all(isinstance(values[name], str) for name in ("kind", "name", "size")):
+        raise TypeError("a row's key is text")
     return BenchRow(**values)  # type: ignore[arg-type]  # from JSON; what is computed with was checked above
 
 
