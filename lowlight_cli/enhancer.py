@@ -202,10 +202,10 @@ class _Run:
 
     def _computed(self, tile: Tensor, window: Window) -> Tensor:
         try:
-            moved = tile.to(self._enhancer.device, self.dtype)
+            moved = tile.to(self._enhancer.device)
             if tile.shape[-2:] == (window.height, window.width):
-                return self._enhancer.backend(self.dtype).enhance(moved).float().cpu()
-            return self._tile_enhancer()(moved, window).float().cpu()
+                return self._enhancer.backend(self.dtype).enhance(moved).cpu()
+            return self._tile_enhancer()(moved, window).cpu()
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
@@ -215,8 +215,7 @@ class _Run:
         if self.dtype not in self._tile_enhancers:
             side = self._enhancer.info.preview_side
             preview = self._source.preview(side) if side else torch.empty(1, 3, 0, 0)
-            preview = preview.to(self._enhancer.device, self.dtype)
-            self._tile_enhancers[self.dtype] = self._prepared(preview, self._samples())
+            self._tile_enhancers[self.dtype] = self._prepared(preview.to(self._enhancer.device), self._samples())
         return self._tile_enhancers[self.dtype]
 
     def _samples(self) -> Tensor:
@@ -225,7 +224,7 @@ class _Run:
             source.height, source.width, count=info.samples, side=SAMPLE_SIDE, multiple_of=info.multiple_of
         )
         parts = [source.read(slice(one.top, one.bottom), slice(one.left, one.right)) for one in windows]
-        return torch.cat(parts).to(self._enhancer.device, self.dtype) if parts else torch.empty(0, 3, 0, 0)
+        return torch.cat(parts).to(self._enhancer.device) if parts else torch.empty(0, 3, 0, 0)
 
     def _prepared(self, preview: Tensor, samples: Tensor) -> TileEnhancer:
         """Let the backend see the whole picture; where memory runs out, fewer samples of it."""

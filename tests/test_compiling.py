@@ -17,7 +17,7 @@ def enhanced(image, device, how, precision="fp32"):
     compute = Compute(device, precision, compile=how)
     enhancer = load_enhancer("darkir-small", compute=compute, offline=True)
     with torch.inference_mode():
-        return enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.device, enhancer.dtype)).float().cpu()
+        return enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.device)).cpu()
 
 
 def test_off_is_the_function_itself():

@@ -27,9 +27,12 @@ def bounded(result: Tensor) -> Tensor:
 class Backend(Protocol):
     """A loaded backend.
 
-    Its functions take RGB float tensors `(1, 3, H, W)` in [0, 1], any H, W >= 1, on the backend's device and in its
-    dtype, and return the same shape, device and dtype, clamped to [0, 1] by `bounded`. The caller's tensor is never
-    changed, but may be what comes back. Padding to a multiple is the backend's business.
+    Its functions take RGB float32 tensors `(1, 3, H, W)` in [0, 1], any H, W >= 1, on the backend's device, and return
+    the same shape, device and dtype, clamped to [0, 1] by `bounded`. The caller's tensor is never changed, but may be
+    what comes back. Padding to a multiple is the backend's business.
+
+    A backend in a half precision computes in it what it changes about a picture, never the picture itself: bfloat16
+    has 128 levels between a half and one, and a picture of 16 bits would come out with 7.
     """
 
     @property

@@ -87,7 +87,7 @@ class _Network:
         whole = enhancer.tile_size(*self._images[0].shape[-2:]) == 0
         for image in itertools.islice(itertools.cycle(self._images), _FRAMES[enhancer.device.type]):
             if whole:
-                enhancer.backend(enhancer.dtype).enhance(image.to(enhancer.dtype))
+                enhancer.backend(enhancer.dtype).enhance(image)
             else:
                 enhancer.enhance_tensor(image)
 

@@ -102,7 +102,7 @@ class Frames:
 
     def _whole_enhancer(self, image: Tensor) -> WholeEnhancer | None:
         enhancer = self._enhancer
-        return None if self._careful else enhancer.backend(enhancer.dtype).whole_enhancer(image.to(enhancer.dtype))
+        return None if self._careful else enhancer.backend(enhancer.dtype).whole_enhancer(image)
 
     def made(self, items: Iterable[Ready | AnyPacket]) -> Iterator[Made | AnyPacket]:
         """Yield enhanced frames and packets, in order."""
@@ -163,7 +163,7 @@ class Frames:
         if self._careful or one.enhance is None:
             return None
         try:
-            return self._completed(one, one.enhance(image.to(self._enhancer.dtype)).float())
+            return self._completed(one, one.enhance(image))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -295,7 +295,7 @@ def _copied(tensor: Tensor, buffers: Buffers) -> Tensor:
 
 def pixels_of(result: Tensor, *, like: Pixels, buffers: Buffers) -> Pixels:
     """Return floats `(1, 3, H, W)` in [0, 1] as pixels `(3, H, W)` of the depth of `like`, rounded."""
-    picture = result[0].float()
+    picture = result[0].float()  # what waits may be halved
     half, most = picture.new_full((), 0.5), np.iinfo(like.dtype).max
     room = torch.from_numpy(buffers.empty(tuple(picture.shape), np.float32)) if picture.device.type == "cpu" else None
     scaled = torch.add(half, picture, alpha=most, out=room)

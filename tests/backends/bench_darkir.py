@@ -50,7 +50,7 @@ def runner(writing: str, width: int, side: int) -> Callable[[], Tensor]:
         folded = fold(network, dtype=torch.float32)
         return lambda: folded(image)
     halved = fold(network, dtype=torch.bfloat16)
-    return lambda: halved(image.bfloat16()).float()
+    return lambda: halved(image)
 
 
 @torch.inference_mode()

@@ -42,6 +42,14 @@ def says_nan_where_numbers_break(backend: Backend) -> None:
     assert not backend.enhance(image).isfinite().all()
 
 
+def pictures_stay_finer_than_their_dtype(backend: Backend) -> None:
+    """A network in half precision must not leave a 16-bit picture the 128 levels that bfloat16 has above a half."""
+    ramp = torch.linspace(0, 0.3, 64 * 1024).view(1, 1, 64, 1024).expand(1, 3, -1, -1).contiguous()
+    for out in (backend.enhance(ramp), backend.whole_enhancer(ramp)(ramp)):
+        assert out.dtype == torch.float32
+        assert out[:, 1].unique().numel() > 20_000
+
+
 def tiles_agree_with_the_whole(backend: Backend, *, within: float) -> None:
     """Exactly as the facts promise: within rounding with a halo, nearly without."""
     image = dark_picture(150, 170)

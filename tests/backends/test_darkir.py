@@ -92,7 +92,7 @@ def test_evaluation_takes_the_folded_form_and_notices_changed_weights(golden):
 
 def test_bfloat16_stays_close(golden):
     with torch.inference_mode():
-        out = fold(golden.network(), dtype=torch.bfloat16)(golden.input.bfloat16()).float()
+        out = fold(golden.network(), dtype=torch.bfloat16)(golden.input)
     assert -10 * torch.log10((out - golden.output).square().mean()) > 40
 
 

@@ -100,8 +100,7 @@ class DarkIRBackend:
         if self._is_lifted and planned.stops <= 0:
             return image.clone()  # well lit: `run_lifted` would give the network's correction no weight
         if self._is_lifted:
-            # Dark pictures need more steps than half precision has between 0 and 1/255.
-            image = lift(image.float(), *planned).to(image.dtype)
+            image = lift(image, *planned)
             told = torch.full((1,), planned.stops, device=image.device)
         height, width = image.shape[-2:]
         step = self._unshuffle

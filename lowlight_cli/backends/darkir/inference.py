@@ -79,18 +79,21 @@ class FoldedDarkIR(Folded):
         self.multiple_of = network.multiple_of
 
     def forward(self, image: Tensor, pool: Pool = pool_here) -> Tensor:
-        """Enhance `(N, C, H, W)` in [0, 1]; the result is not clamped. Same shape, less the conditioning channels."""
-        return self._run(image.to(self.dtype), pool)[1].to(image.dtype)
+        """Enhance `(N, C, H, W)` in [0, 1]; the result is not clamped. Same shape, less the conditioning channels.
+
+        Only what is added to the image is computed in the network's dtype; the sum has the image's.
+        """
+        return self._run(image, pool)[1]
 
     def with_side(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(side, out)` as the training network does with `side_loss=True`."""
-        light, out = self._run(image.to(self.dtype), pool_here)
+        light, out = self._run(image, pool_here)
         side = F.conv2d(light, self.side_weight, self.side_bias, padding=1)
-        return side.to(image.dtype), out.to(image.dtype)
+        return side.to(image.dtype), out
 
     def _run(self, image: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
         padded = pad_to_multiple(image, self.multiple_of).contiguous(memory_format=torch.channels_last)
-        x = F.conv2d(padded, self.intro_weight, self.intro_bias, padding=1)
+        x = F.conv2d(padded.to(self.dtype), self.intro_weight, self.intro_bias, padding=1)
         skips: list[Tensor] = []
         for level, encoder in enumerate(self.encoders):
             x = self._through(encoder, x, pool)
@@ -105,7 +108,8 @@ class FoldedDarkIR(Folded):
             x = self.fusions[level](skip, x, pool) if len(self.fusions) else x.add_(skip)
             del skip
             x = self._through(decoder, x, pool)
-        out = F.conv2d(x, self.ending_weight, self.ending_bias, padding=1).add_(padded[:, : self.img_channel])
+        change = F.conv2d(x, self.ending_weight, self.ending_bias, padding=1)
+        out = change.to(image.dtype).add_(padded[:, : self.img_channel])
         return light, out[..., : image.shape[-2], : image.shape[-1]]
 
     @staticmethod

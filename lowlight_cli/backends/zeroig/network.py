@@ -124,12 +124,13 @@ class ZeroIG(nn.Module):
 
     def forward(self, image: Tensor) -> Enhanced:
         """Enhance RGB `(N, 3, H, W)` in [0, 1]. In eval mode every output pixel depends on HALO pixels around it."""
+        own = self.denoise_1.conv1.weight.dtype  # where it is a half precision, pictures stay finer than noise and light
         lifted = image + EPS
-        clean = (lifted - self.denoise_1(lifted)).clamp(EPS, 1.0)
-        light = self.enhance(clean)
+        clean = (lifted - self.denoise_1(lifted.to(own))).clamp(EPS, 1.0)
+        light = self.enhance(clean.to(own))
         enhanced = (lifted / light).clamp(EPS, 1.0)
         both = torch.cat((enhanced, light), dim=1)
-        denoised = (both - self.denoise_2(both)).clamp(EPS, 1.0)[:, :3]
+        denoised = (both - self.denoise_2(both.to(own))).clamp(EPS, 1.0)[:, :3]
         return Enhanced(enhanced, denoised)
 
 
