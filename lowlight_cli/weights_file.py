@@ -114,9 +114,10 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], *, described_as: str) -> None:
-    """Copy `tensors` into `network`, which must have exactly these names and shapes; dtypes are converted.
+    """Give `network` copies of `tensors`, which must have exactly its names and shapes; dtypes are converted.
 
-    `described_as` says what was read and with which settings, for the message.
+    The network may have been built on the meta device, where it takes neither memory nor random numbers; it is on the
+    CPU then. `described_as` says what was read and with which settings, for the message.
 
     Raises:
         WeightsError: a name is missing or unexpected or a shape differs; two of each are named.
@@ -133,7 +134,8 @@ def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], *, described_
     }
     if told := [f"{fault} {_first_two(names)}" for fault, names in faults.items() if names]:
         raise WeightsError(f"{described_as} does not fit: it {', it '.join(told)}")
-    network.load_state_dict(dict(tensors), strict=True)
+    copies = {name: tensor.to(expected[name].dtype, copy=True).contiguous() for name, tensor in tensors.items()}
+    network.load_state_dict(copies, strict=True, assign=True)
 
 
 def _read_bytes(path: Path) -> bytes:

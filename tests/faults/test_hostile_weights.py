@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import random
 import resource
@@ -12,21 +13,26 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lowlight_cli.backends import load_backend
+from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.backends.zeroig.network import ZeroIG
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.weights_file import load_strict, read_weights, write_weights
+from lowlight_cli.weights_file import WeightsFile, load_strict, read_weights, write_weights
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
+ON_CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 TENSORS = {"intro.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "intro.bias": torch.tensor([1.0, -2.0])}
 
 
@@ -443,3 +449,58 @@ def test_strict_loading_copies_every_number_and_converts_the_dtype() -> None:
     load_strict(network, {name: tensor.double() for name, tensor in source.state_dict().items()}, described_as="it")
     assert torch.equal(network.weight, source.weight)
     assert network.weight.dtype == torch.float32
+
+
+SETTINGS = ("img_channel", "width", "middle_blk_num_enc", "enc_blk_nums", "dec_blk_nums", "dilations", "use_csf",
+            "csf_reduction", "encoder_dilations", "extra_channels", "direction_floor", "extra_depth_wise")  # fmt: skip
+NUMBERS = st.sampled_from([-3, 0, 1, 2, 64, 30_000, 10**8, 10**400, 0.5, True, None, "wide", math.nan, math.inf])
+
+
+@cache
+def small_darkir() -> dict[str, Tensor]:
+    return dict(DarkIR(width=2, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]).state_dict())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(SETTINGS), NUMBERS | st.lists(NUMBERS, max_size=3), min_size=1, max_size=2))
+@example({"width": 30_000})
+@example({"width": -3})
+@example({"use_csf": True, "csf_reduction": 0})
+@example({"middle_blk_num_enc": 10**8})
+@example({"enc_blk_nums": [10**8, 1]})
+@example({"dilations": [1] * 100})
+def test_settings_that_make_no_network_are_refused_in_one_sentence(stated: dict[str, object]) -> None:
+    weights, told = WeightsFile(small_darkir(), {"network": json.dumps(stated)}, ""), ""
+    with little_memory():
+        try:
+            load_backend("darkir", weights, **ON_CPU)
+        except WeightsError as error:
+            told = str(error)
+    assert "\n" not in told
+    assert len(told) < 1000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["encoders.999999999.modules_list.0.x", "encoders.5000.modules_list.0.x", "middle_blks_enc.modules_list.99999999.x",
+     "decoders.0.modules_list.0.branches.99999999.x", "1" + ".1" * 500_000 + ".x"],
+)  # fmt: skip
+def test_a_tensor_with_a_giants_name_is_refused_at_once(name: str) -> None:
+    with little_memory(), pytest.raises(WeightsError):
+        load_backend("darkir", WeightsFile({**small_darkir(), name: torch.zeros(1)}, {}, ""), **ON_CPU)
+
+
+@pytest.mark.parametrize("channels", [{"img_channel": 4}, {"img_channel": 3, "extra_channels": 2}])
+def test_a_network_for_no_picture_is_refused(channels: dict[str, int]) -> None:
+    network = DarkIR(width=2, enc_blk_nums=[1], dec_blk_nums=[1], **channels)
+    with pytest.raises(WeightsError, match="channels"):
+        load_backend("darkir", WeightsFile(dict(network.state_dict()), {}, ""), **ON_CPU)
+
+
+def test_loading_a_network_draws_no_random_numbers() -> None:
+    own = ZeroIG(denoise_1=4, enhance=4, denoise_2=4).state_dict()
+    for name, tensors in (("darkir", small_darkir()), ("zeroig", dict(own))):
+        torch.manual_seed(0)
+        load_backend(name, WeightsFile(tensors, {}, ""), **ON_CPU)
+        assert torch.initial_seed() == 0
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(0)))

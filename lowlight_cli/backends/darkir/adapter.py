@@ -4,7 +4,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -25,6 +26,10 @@ from lowlight_cli.weights_file import WeightsFile, load_strict
 logger = logging.getLogger(__name__)
 
 Settings = Mapping[str, object]
+
+# Wider than any network known; files are not trusted.
+_CHANNELS, _BLOCKS, _MOST_STAGES = (1, 4096), (0, 64), 12
+_LONGEST_NAME = 200
 
 
 class DarkIRBackend:
@@ -132,6 +137,9 @@ def load_darkir(
 ) -> DarkIRBackend:
     """Build the network that the tensors describe and fill it; raises WeightsError when they describe none."""
     network = build_network(weights, settings)
+    channels, more = network.img_channel, network.intro.in_channels - network.img_channel
+    if channels != 3 * math.isqrt(channels // 3) ** 2 or more > 1:
+        raise WeightsError(f"the weights are a DarkIR's of {channels} and {more} channels, which no picture has")
     return DarkIRBackend(network, device=device, dtype=dtype, compiling=compiling)
 
 
@@ -140,41 +148,54 @@ def build_network(weights: WeightsFile, settings: Settings) -> DarkIR:
 
     What the shapes cannot tell comes from `settings` (a manifest's or the user's), then from the file's metadata.
     """
-    arguments = {**_infer_arguments(weights.tensors), **_stated_arguments(weights.metadata), **settings}
+    counts = _counts(weights.tensors)
+    arguments = {**_infer_arguments(weights.tensors, counts), **_stated_arguments(weights.metadata), **settings}
     for name, stage in (("dilations", "decoders"), ("encoder_dilations", "encoders")):
         if name not in arguments:
-            branches = _count(weights.tensors, rf"{stage}\.0\.modules_list\.0\.branches")
-            arguments[name] = _usual_dilations(branches)
+            arguments[name] = _usual_dilations(counts[f"{stage}.0.modules_list.0.branches"])
+    _refuse_absurd(arguments)
     try:
-        network = DarkIR(**arguments)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):
+            network = DarkIR(**arguments)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise WeightsError(f"the weights' settings {arguments} make no DarkIR: {error}") from error
     width = arguments["width"]
     load_strict(network, weights.tensors, described_as=f"the file, read as DarkIR of width {width} with {arguments},")
     return network.eval()
 
 
-def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    pattern = re.compile(prefix + r"\.(\d+)\.")
-    found = [int(match[1]) for name in tensors if (match := pattern.match(name))]
-    return max(found, default=-1) + 1
+def _counts(names: Iterable[str]) -> Counter[str]:
+    """Return for each list of modules, by what stands before its numbers, how long it is."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        for match in re.finditer(r"\.(\d{1,9})(?=\.)", name[:_LONGEST_NAME]):
+            before = name[: match.start()]
+            counts[before] = max(counts[before], int(match[1]) + 1)
+    return counts
 
 
-def _infer_arguments(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+def _refuse_absurd(arguments: Mapping[str, object]) -> None:
+    """Refuse what nobody trains, before a file of a few bytes has memory taken for it."""
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        least, most = _CHANNELS if name in ("width", "img_channel", "csf_reduction") else _BLOCKS
+        if len(numbers) > _MOST_STAGES or not all(isinstance(n, int | float) and least <= n <= most for n in numbers):
+            raise WeightsError(f"the weights' setting {name} is {str(value)[:60]}, which makes no DarkIR")
+
+
+def _infer_arguments(tensors: Mapping[str, Tensor], counts: Counter[str]) -> dict[str, object]:
+    stages = range(min(counts["encoders"], _MOST_STAGES + 1)), range(min(counts["decoders"], _MOST_STAGES + 1))
     try:
         intro, ending = tensors["intro.weight"], tensors["ending.weight"]
         width, channels = intro.shape[0], ending.shape[0]
-        encoders = _count(tensors, "encoders")
         arguments: dict[str, object] = {
             "img_channel": channels,
             "extra_channels": intro.shape[1] - channels,
             "width": width,
-            "middle_blk_num_enc": _count(tensors, r"middle_blks_enc\.modules_list"),
-            "middle_blk_num_dec": _count(tensors, r"middle_blks_dec\.modules_list"),
-            "enc_blk_nums": [_count(tensors, rf"encoders\.{i}\.modules_list") for i in range(encoders)],
-            "dec_blk_nums": [
-                _count(tensors, rf"decoders\.{i}\.modules_list") for i in range(_count(tensors, "decoders"))
-            ],
+            "middle_blk_num_enc": counts["middle_blks_enc.modules_list"],
+            "middle_blk_num_dec": counts["middle_blks_dec.modules_list"],
+            "enc_blk_nums": [counts[f"encoders.{stage}.modules_list"] for stage in stages[0]],
+            "dec_blk_nums": [counts[f"decoders.{stage}.modules_list"] for stage in stages[1]],
             "extra_depth_wise": any(name.endswith("extra_conv.weight") for name in tensors),
         }
         if "csf_blocks.0.gate.1.weight" in tensors:

@@ -124,7 +124,9 @@ class ZeroIG(nn.Module):
 
     def forward(self, image: Tensor) -> Enhanced:
         """Enhance RGB `(N, 3, H, W)` in [0, 1]. In eval mode every output pixel depends on HALO pixels around it."""
-        own = self.denoise_1.conv1.weight.dtype  # where it is a half precision, pictures stay finer than noise and light
+        own = (
+            self.denoise_1.conv1.weight.dtype
+        )  # where it is a half precision, pictures stay finer than noise and light
         lifted = image + EPS
         clean = (lifted - self.denoise_1(lifted.to(own))).clamp(EPS, 1.0)
         light = self.enhance(clean.to(own))
@@ -155,7 +157,7 @@ def load_network(tensors: Mapping[str, Tensor]) -> ZeroIG:
         if original is None or not torch.equal(tensors[name], original):
             raise WeightsError(f"the weights are not ZERO-IG's: {name} differs from the block it should repeat")
     first = own.get("denoise_1.conv1.weight", torch.empty(()))
-    with _GENERATOR:
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         network = ZeroIG(
             denoise_1=_width(own, "denoise_1.conv1.weight", usual=48),
             enhance=_width(own, "enhance.in_conv.0.weight", usual=64),
