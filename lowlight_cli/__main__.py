@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from typing import TextIO
+from io import TextIOWrapper
 
 from lowlight_cli.interrupts import raise_on_signals, stopped_by
 
@@ -10,8 +10,8 @@ from lowlight_cli.interrupts import raise_on_signals, stopped_by
 def main() -> None:
     """Run `lowlight`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIO) or hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):  # closed, it is None
+            stream.reconfigure(errors="backslashreplace")
     raise_on_signals()
     try:
         from lowlight_cli.cli import app, let_go_of_output

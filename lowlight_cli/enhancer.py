@@ -299,8 +299,7 @@ def find_model(
     path = cache.fetch(entry, offline=offline, progress=on_download, notice=logger.warning)
     # Only the digest of the very bytes that are loaded protects.
     held = read_weights(path, sha256=cache.known_digest(entry))
-    name = entry.backend or _backend_of(held)
-    return Model(model, name, held, {**entry.network, **_told(network, name)}, denoise)
+    return Model(model, entry.backend, held, {**entry.network, **_told(network, entry.backend)}, denoise)
 
 
 def load_enhancer(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +124,14 @@ def test_imports_go_downwards() -> None:
         for room, _, where in rooms_used(path):
             if own in LAYERS and room != own:
                 assert LAYERS[room] <= LAYERS[own], f"{where}: {own} may not know {room}"
+
+
+def test_no_rooms_know_each_other_in_a_circle() -> None:
+    known: dict[str, set[str]] = {room: set() for room in LAYERS}
+    for path in modules():
+        if (own := room_of(path)) in LAYERS:
+            known[own] |= {room for room, _, _ in rooms_used(path)} & (LAYERS.keys() - {own})
+    TopologicalSorter(known).prepare()  # names a circle, if there is one
 
 
 def test_leaves_do_not_import_one_another() -> None:
