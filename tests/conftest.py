@@ -1,9 +1,14 @@
 """Shared by all tests: the yardsticks beside the backend tests can be imported, and nothing touches the real cache."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Processes that test side by side share the cores, as do those that they start; torch reads this when it loads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 sys.path.insert(0, str(Path(__file__).parent / "backends"))
 
