@@ -31,6 +31,7 @@ from lowlight_cli.images import (
     write_frames,
     write_picture,
 )
+from lowlight_cli.images import xmp as xmp_packets
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.metadata import Tags, as_srgb, orientation_of, readable_exif
 from lowlight_cli.images.profiles import plan_colour
@@ -368,6 +369,43 @@ def test_a_gain_map_and_an_extended_packet_leave_no_claim_behind() -> None:
     for claim in (b"hdrgm:Version", b"Container:Directory", b"HasExtendedXMP"):
         assert claim in content
         assert claim not in result
+
+
+OPEN_TAGS = {
+    "open tags": b"<xmp:Thumbnails>",
+    "cut tags": b"<xmp:Thumbnails ",
+    "extensions": b"<xmpNote:HasExtendedXMP>",
+    "tags of many names": b"".join(b"<crs:a%x>" % number for number in range(10_000)),
+}
+
+
+@pytest.mark.timeout(30)  # each took minutes when every tag was looked for up to the end
+@pytest.mark.parametrize("repeated", OPEN_TAGS.values(), ids=OPEN_TAGS)
+def test_a_packet_of_tags_that_are_never_closed_takes_no_minutes(repeated: bytes) -> None:
+    xmp = XMP + repeated * ((1 << 20) // len(repeated))
+    assert Tags(xmp=xmp).upright(1, 24, 16).xmp == xmp
+    assert xmp_packets.without_developing(xmp) == xmp
+    assert xmp_packets.without_extension(xmp) == xmp
+
+
+@pytest.mark.timeout(30)
+def test_a_block_of_many_resources_takes_no_minutes() -> None:
+    block = b"8BIM\x04\x20" + bytes(6)
+    assert Tags(iptc=block * 200_000).chosen("no-gps").iptc == block * 200_000
+
+
+@pytest.mark.parametrize(
+    ("xmp", "kept"),
+    [
+        (b"<a><crs:X>1</crs:X></a>", b"<a></a>"),
+        (b'<a><crs:X b="1"><c/></crs:X> <crs:Y/><crs:Z /></a>', b"<a> </a>"),
+        (b"<a><crs:X><crs:Y>1</crs:Y></crs:X>2<crs:Y>1</crs:Y></a>", b"<a>2</a>"),
+        (b'<a crs:X="1" b="2" crs:Y = \'3\'/>', b'<a b="2"/>'),
+        (b"<a><crs:X>1</crs:XY><crs:X", b"<a><crs:X>1</crs:XY><crs:X"),
+    ],
+)
+def test_properties_go_with_all_that_is_in_them(xmp: bytes, kept: bytes) -> None:
+    assert xmp_packets.without_developing(xmp) == kept
 
 
 def test_a_makers_note_stays_where_its_offsets_expect_it() -> None:

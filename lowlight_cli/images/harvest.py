@@ -70,9 +70,9 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
     if _has_extra_pictures(image, xmp):
         warnings.append("further pictures in the file (a second view, a gain map or a clip) were left out")
         xmp = xmp and packets.without_extra_pictures(xmp)
-    if xmp and packets.has_extension(xmp):
+    if xmp and (shorter := packets.without_extension(xmp)) != xmp:
         warnings.append("the extended part of its XMP data was left out")
-        xmp = packets.without_extension(xmp)
+        xmp = shorter
     comment = image.info.get("comment")
     return (
         Tags(

@@ -69,16 +69,16 @@ def without_place(block: bytes | None) -> bytes | None:
 
     Records that follow a damaged one are left out.
     """
-    kept = b""
+    kept = []
     try:
         for one in _resources(block or b""):
             if one.number == _IPTC:
-                kept += _iptc_block(record for record in _records(one.content) if record.tag not in _PLACES) or b""
+                kept.append(_iptc_block(record for record in _records(one.content) if record.tag not in _PLACES) or b"")
             elif one.number not in _COPIES:
-                kept += one.whole
+                kept.append(one.whole)
     except ValueError:
         return None
-    return kept or None
+    return b"".join(kept) or None
 
 
 def _resources(block: bytes) -> Iterator[_Resource]:
