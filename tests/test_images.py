@@ -399,6 +399,7 @@ def test_a_block_of_many_resources_takes_no_minutes() -> None:
     [
         (b"<a><crs:X>1</crs:X></a>", b"<a></a>"),
         (b'<a><crs:X b="1"><c/></crs:X> <crs:Y/><crs:Z /></a>', b"<a> </a>"),
+        (b'<a><crs:X b="1"/><c/><crs:X>1</crs:X></a>', b"<a><c/></a>"),
         (b"<a><crs:X><crs:Y>1</crs:Y></crs:X>2<crs:Y>1</crs:Y></a>", b"<a>2</a>"),
         (b'<a crs:X="1" b="2" crs:Y = \'3\'/>', b'<a b="2"/>'),
         (b"<a><crs:X>1</crs:XY><crs:X", b"<a><crs:X>1</crs:XY><crs:X"),

@@ -91,13 +91,10 @@ def _elements(xmp: bytes, names: bytes) -> Iterator[tuple[int, int]]:
             tag_end = xmp.find(b">", found.end())
         if tag_end < 0:
             return
-        closing = closings.get(found[1], -1)
-        is_empty = xmp[tag_end - 1 : tag_end] == b"/"
-        if closing > tag_end and xmp[found.end() : tag_end + 1] != b"/>":
-            closing = xmp.index(b"</" + found[1] + b">", tag_end + 1)
-            end = closing + len(found[1]) + 3
-        elif is_empty:
+        if xmp[tag_end - 1 : tag_end] == b"/":
             end = tag_end + 1
+        elif closings.get(found[1], -1) > tag_end:
+            end = xmp.index(b"</" + found[1] + b">", tag_end) + len(found[1]) + 3
         else:
             continue
         yield found.start(), end
