@@ -214,6 +214,19 @@ def test_animations_are_done_frame_by_frame(tmp_path):
         assert out.n_frames == 3
 
 
+def test_a_result_that_an_encoder_chokes_on_fails_alone(tmp_path):
+    frames = [Image.new("RGB", (24, 16), (level, 20, 40)) for level in (10, 60)]
+    # 1000 seconds a frame, which a GIF has no number for.
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=1_000_000, lossless=True)
+    picture(tmp_path / "b.png")
+    ran = identity(tmp_path, "-o", f"{tmp_path}/out/", "--format", "gif", "--json")
+    assert ran.exit_code == 1
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["status"] for one in told if "status" in one] == ["failed", "done"]
+    assert "the GIF encoder failed" in told[0]["error"]["message"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.gif"]
+
+
 def test_an_animation_made_to_keep_us_busy_is_refused(tmp_path):
     frame = b"\x21\xf9\x04\x00\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"
     head = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff"

@@ -9,8 +9,10 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from test_images import CITY, KEYWORD, iptc_segment
 
+from lowlight_cli.errors import OutputError
 from lowlight_cli.images import Picture, probe, read_animation, read_frames, read_picture, write_frames, write_picture
 from lowlight_cli.images.gather import Directories
+from lowlight_cli.images.tiff import TiffWriter
 
 ASCII, SHORT, LONG, UNDEFINED = 2, 3, 4, 7
 Entries = dict[int, "tuple[int, bytes] | Entries"]
@@ -171,3 +173,18 @@ def test_pages_come_back_as_pages(tmp_path: Path) -> None:
     pages = [frame.picture for frame in read_frames(read_animation(tmp_path / "b.tif"))]
     assert [int(page.pixels[0, 0, 0]) for page in pages] == [10, 20, 30]
     assert all(isinstance(page, Picture) for page in pages)
+
+
+class AlmostFull(io.BytesIO):
+    """A file that has 2 kB of a TIFF's 4 GB left."""
+
+    def tell(self) -> int:
+        return super().tell() + (1 << 32) - 2048
+
+
+def test_a_page_beyond_four_gigabytes_is_refused_in_a_sentence() -> None:
+    writer = TiffWriter(AlmostFull())
+    writer.add_page((16, 16, 1), [np.zeros((16, 16, 1), np.uint8)], depth=8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1), dtype=np.uint8)
+    with pytest.raises(OutputError, match=r"at most 4 GB.*--format png"):
+        writer.add_page((64, 64, 1), [noise], depth=8)

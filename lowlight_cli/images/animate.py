@@ -1,6 +1,7 @@
 """Several frames or pages to one file: GIF, WebP, PNG and AVIF animations, and TIFF pages."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,21 +76,23 @@ def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: di
 
 
 def _write(frames: Iterator[Frame], file: BinaryIO, name: str, animation: Animation, encoding: Encoding) -> None:
+    # Only the encoders are inside their boundary: frames are read and enhanced where they are asked for.
+    if name == "TIFF":
+        _write_pages(frames, file)
+        return
+    gathered = list(frames)
+    quality = quality_for(gathered[0].picture, encoding)
     with encoder_failures(name):
-        if name == "TIFF":
-            _write_pages(frames, file)
-        else:
-            gathered = list(frames)
-            quality = quality_for(gathered[0].picture, encoding)
-            _WRITERS[name](gathered, file, animation, quality)
+        _WRITERS[name](gathered, file, animation, quality)
 
 
 def _write_pages(frames: Iterator[Frame], file: BinaryIO) -> None:
     first = next(frames)
-    writer = TiffWriter(file, first.picture.tags.exif)
-    add_tiff_page(writer, first.picture)
-    for frame in frames:
-        add_tiff_page(writer, frame.picture)
+    with encoder_failures("TIFF"):
+        writer = TiffWriter(file, first.picture.tags.exif)
+    for frame in itertools.chain((first,), frames):
+        with encoder_failures("TIFF"):
+            add_tiff_page(writer, frame.picture)
 
 
 def _images(frames: list[Frame]) -> tuple[Image.Image, list[Image.Image]]:

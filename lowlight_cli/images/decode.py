@@ -44,8 +44,7 @@ _FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"
 # ITU-T H.273: the curves PQ and HLG; the primaries of BT.2020 and Display P3, which no profile stands for.
 _HDR_CURVES, _WIDE_PRIMARIES = (16, 18), (9, 12)
 
-# What Pillow and its plugins were seen to raise on some ten thousand damaged files, and their near relations.
-_LIBRARY_FAILURES = (
+LIBRARY_FAILURES = (
     OSError,
     ValueError,
     SyntaxError,
@@ -58,6 +57,7 @@ _LIBRARY_FAILURES = (
     struct.error,
     zlib.error,
 )
+"""What Pillow and its plugins were seen to raise on some ten thousand damaged files, and their near relations."""
 
 # Pillow logs some of what it also raises; without a handler, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -268,7 +268,7 @@ def _boundary(pixel_budget: int | None) -> Iterator[int]:
         raise InputError("there is not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(budget)) from error
-    except _LIBRARY_FAILURES as error:
+    except LIBRARY_FAILURES as error:
         raise InputError(_reason(error)) from error
     finally:
         _process_state.leave(budget)
@@ -337,7 +337,7 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
             image.seek(frame)
             _require_budget(image, budget)
     except BaseException:
-        with suppress(*_LIBRARY_FAILURES):
+        with suppress(*LIBRARY_FAILURES):
             image.close()
         raise
     return image
@@ -362,5 +362,5 @@ def _closed_at_end(image: ImageFile.ImageFile) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(*_LIBRARY_FAILURES):
+        with suppress(*LIBRARY_FAILURES):
             image.close()

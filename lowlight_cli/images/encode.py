@@ -16,6 +16,7 @@ from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images import extras, png
 from lowlight_cli.images.bmp import write_bmp
+from lowlight_cli.images.decode import LIBRARY_FAILURES
 from lowlight_cli.images.fit import SEGMENT_BYTES, fit_to_format, shallow, without_grey_profile
 from lowlight_cli.images.formats import output_format
 from lowlight_cli.images.metadata import EXIF_START, Tags
@@ -71,8 +72,10 @@ def encoder_failures(name: str) -> Iterator[None]:
     """Turn an encoder's refusal into OutputError; a full disk stays OSError, for `atomic_file` to explain."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
-        raise OutputError(f"the {name} encoder failed: {error}") from error
+    except OSError:
+        raise
+    except LIBRARY_FAILURES as error:
+        raise OutputError(f"the {name} encoder failed: {error or type(error).__name__}") from error
 
 
 def _encode(picture: Picture, file: BinaryIO, name: str, quality: int) -> None:

@@ -16,10 +16,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_cli.errors import OutputError
 from lowlight_cli.images.directory import TiffBlock
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _DEFLATE, _HORIZONTAL_PREDICTOR, _GREY, _RGB, _UNASSOCIATED_ALPHA, _INCHES = 8, 2, 1, 2, 2, 2
+
+_MOST_BYTES = (1 << 32) - 1  # places in the file are numbers of 32 bits
 
 # Entries of the EXIF block that describe the layout of a file, not the picture: they are ours to write, or stale.
 _LAYOUT = frozenset([
@@ -54,6 +57,9 @@ class TiffWriter:
         """Write one page: `size` is (height, width, channels), `bands` its rows `(h, W, channels)`.
 
         Every band becomes a strip, so all but the last must have the same height. `depth` is 8 or 16.
+
+        Raises:
+            OutputError: the file would grow beyond 4 GB.
         """
         height, width, channels = size
         offsets, lengths, rows_per_strip = [], [], 0
@@ -120,6 +126,11 @@ class TiffWriter:
         if place % 2:
             self._file.write(b"\x00")
             place += 1
+        if place + len(content) > _MOST_BYTES:
+            raise OutputError(
+                "a TIFF holds at most 4 GB, and the result would be larger; choose --format png for a single picture, "
+                "and split a file of many pages"
+            )
         self._file.write(content)
         return place
 
