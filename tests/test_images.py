@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -764,6 +765,30 @@ def test_deep_pages_say_so_when_they_become_an_animation_of_eight_bits() -> None
     (said,) = write_frames(pages, target, animation=animation, encoding=Encoding(format="png"))
     assert "PNG is written with 8 of 16" in said
     assert read_picture(target.getvalue()).depth == 8
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG"])
+def test_an_animation_that_memory_cannot_hold_is_refused_before_its_first_frame(name: str, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (20, 10), (shade, 0, 0)) for shade in (30, 90, 150)]
+    content = encoded(images[0], name, save_all=True, append_images=images[1:], duration=100)
+
+    def frames() -> Iterator[Frame]:
+        raise AssertionError("a frame was asked for")
+        yield
+
+    small = read_animation(content, pixel_budget=599)
+    with pytest.raises(OutputError, match=r"3 frames have 0.0006 million pixels together.*`lowlight video`"):
+        write_frames(frames(), tmp_path / "a.gif", animation=small)
+    assert not list(tmp_path.iterdir())
+    write_frames(read_frames(small), tmp_path / "a.tif", animation=small)  # which writes its pages as they come
+    enough = read_animation(content, pixel_budget=600)
+    write_frames(read_frames(enough), tmp_path / "a.gif", animation=enough)
+
+
+def test_the_pages_of_a_tiff_count_with_their_own_sizes() -> None:
+    first, *others = (Image.new("L", (side, side)) for side in (2, 3, 4))
+    content = encoded(first, "TIFF", save_all=True, append_images=others)
+    assert read_animation(content).pixels == 4 + 9 + 16
 
 
 def test_an_animation_is_never_reduced_to_one_frame_in_silence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
+from lowlight_cli.images.budget import default_pixel_budget
 from lowlight_cli.images.decode import Animation, Frame
 from lowlight_cli.images.encode import (
     AS_THE_INPUT,
@@ -43,13 +44,15 @@ def write_frames(
     a TIFF are written as they come; other formats gather their frames first, as their encoders ask for.
 
     Raises:
-        OutputError: the format holds one picture only (said before the first frame is asked for), or the file cannot be
-            written; an existing file is as it was.
+        OutputError: the format holds one picture only, or would gather more pixels than the animation's budget (both
+            said before the first frame is asked for), or the file cannot be written; an existing file is as it was.
     """
     path = target if isinstance(target, Path) else None
     name = output_format(animation.format, requested=encoding.format, target=path)
     if not FORMATS[name].animated:
         raise OutputError(f"{name} holds one picture, not {animation.frames}; choose gif, webp, png or tiff")
+    if name != "TIFF":
+        _require_room(animation)
     warnings: dict[str, None] = {}
     fitted = _fitted(frames, name, encoding, warnings)
     if isinstance(target, Path):
@@ -60,6 +63,17 @@ def write_frames(
         _write(fitted, whole, name, animation, encoding)
         target.write(whole.getbuffer())
     return tuple(warnings)
+
+
+def _require_room(animation: Animation) -> None:
+    """Refuse frames that ask, all at once, for more pixels than one picture may: as much memory goes to each pixel."""
+    budget = default_pixel_budget() if animation.pixel_budget is None else animation.pixel_budget
+    if animation.pixels > budget:
+        raise OutputError(
+            f"its {animation.frames} frames have {animation.pixels / 1e6:.3g} million pixels together, more than the "
+            f"{budget / 1e6:.3g} million that were asked for or that memory allows; `lowlight video` does films, and a "
+            "higher limit can be asked for"
+        )
 
 
 def _fitted(frames: Iterable[Frame], name: str, encoding: Encoding, warnings: dict[str, None]) -> Iterator[Frame]:
@@ -98,7 +112,8 @@ def _write_pages(frames: Iterator[Frame], file: BinaryIO) -> None:
 def _images(frames: list[Frame]) -> tuple[Image.Image, list[Image.Image]]:
     """Return the first image and the others; all have alpha if one has."""
     mode = "RGBA" if any(frame.picture.alpha is not None for frame in frames) else "RGB"
-    images = [pillow_image(frame.picture).convert(mode) for frame in frames]
+    images = [pillow_image(frame.picture) for frame in frames]
+    images = [image if image.mode == mode else image.convert(mode) for image in images]  # `convert` always copies
     return images[0], images[1:]
 
 

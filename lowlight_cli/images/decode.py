@@ -129,13 +129,14 @@ class Frame:
 class Animation:
     """A file of several frames or pages; `plays` is how often it is shown, 0 for ever.
 
-    `places` is where they lie among all pictures of the file. `has_still` says that a PNG's first frame is only for
-    viewers that cannot animate.
+    `places` is where they lie among all pictures of the file, `pixels` how many they have together. `has_still` says
+    that a PNG's first frame is only for viewers that cannot animate.
     """
 
     source: Source
     format: str
     places: Sequence[int]
+    pixels: int
     plays: int = 0
     has_still: bool = False
     pixel_budget: int | None = None
@@ -196,14 +197,27 @@ def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animat
     """
     _checked_head(source)
     with _boundary(pixel_budget) as budget, _opened(source, budget) as image:
+        places = frame_places(image)
         return Animation(
             source=source,
             format=format_of(image),
-            places=frame_places(image),
+            places=places,
+            pixels=_pixels_of(image, places),
             plays=_plays_of(image),
             has_still=bool(image.info.get("default_image", False)),
             pixel_budget=pixel_budget,
         )
+
+
+def _pixels_of(image: ImageFile.ImageFile, places: Sequence[int]) -> int:
+    """Return how many pixels all frames have together; only the pages of a TIFF differ in size."""
+    if image.format != "TIFF":
+        return image.width * image.height * len(places)
+    pixels = 0
+    for place in places:
+        image.seek(place)
+        pixels += image.width * image.height
+    return pixels
 
 
 def _plays_of(image: ImageFile.ImageFile) -> int:
