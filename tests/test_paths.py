@@ -257,7 +257,9 @@ def test_content_gives_the_type_where_the_name_does_not() -> None:
         (b"RIFF\x10\0\0\0WEBPVP8 ", "webp"),
         (b"RIFF\x10\0\0\0AVI LIST", None),
         (b"GIF89a", "gif"),
-        (b"BM\x36\0\0\0", "bmp"),
+        (b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0", "bmp"),
+        (b"BM\x36\0\0\0", None),
+        (b"BMW 320d, winter tyres", None),
         (b"II*\0\x08\0\0\0", "tiff"),
         (b"MM\0*\0\0\0\x08", "tiff"),
         (b"II*\0\x10\0\0\0CR\x02\x00", "raw"),
@@ -273,6 +275,12 @@ def test_content_gives_the_type_where_the_name_does_not() -> None:
         (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", None),
         (b"P6\n2 2\n255\n", "ppm"),
         (b"P5 2 2 255 ", "ppm"),
+        (b"P3#one\n # two\n2#three\n\t2", "ppm"),
+        (b"P5\n# a comment longer than what is looked at".ljust(SNIFF_BYTES, b"x"), "ppm"),
+        (b"P6\n", None),
+        (b"P1 priorities", None),
+        (b"P2 2024 goals", None),
+        (b"P3 # heading\ntext", None),
         (b"P7\n", None),
         (b"Poem", None),
         (b"%PDF-1.7", None),
@@ -282,6 +290,15 @@ def test_content_gives_the_type_where_the_name_does_not() -> None:
 )
 def test_the_first_bytes_tell_the_format(head: bytes, format: str | None) -> None:
     assert sniff(head) == format
+
+
+def test_texts_that_begin_like_pictures_are_passed_over_in_a_folder() -> None:
+    make("in/a.jpg")
+    make("in/BMW_notes.txt", content=b"BMW 320d\nwinter tyres")
+    make("in/P1 plan.md", content=b"P1 priorities\n1. rest\n")
+    plan = plan_jobs(["in"])
+    assert list(results(plan)) == ["in/a.jpg"]
+    assert len(plan.ignored) == 2
 
 
 @given(st.binary(max_size=SNIFF_BYTES))

@@ -3,6 +3,7 @@
 The planner goes by them, and so do the rooms that decode and write: `images` adds what each format can hold.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,10 @@ def sniff(head: bytes) -> str | None:
         box = head[8 : max(16, int.from_bytes(head[:4], "big"))]
         brands = {box[at : at + 4] for at in range(0, len(box), 4)}
         return next((format for format, marks in _BRANDS if brands & marks), None)
-    return "ppm" if head[:2] in _PPM_MARKS and head[2:3] in (b" ", b"\t", b"\r", b"\n", b"#") else None
+    # Two letters begin many a text, so what follows them must be right as well.
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "bmp"
+    return "ppm" if _PPM_START.match(head) else None
 
 
 def sniff_file(path: Path, media: Media) -> str | None:
@@ -96,9 +100,11 @@ _PICTURE_MARKS = (
     ("tiff", 0, b"MM\0*"),
     ("tiff", 0, b"II+\0"),
     ("tiff", 0, b"MM\0+"),
-    ("bmp", 0, b"BM"),
 )
-_PPM_MARKS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
+_PPM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])"  # a blank, or a comment with the end of its line
+# Width and height, or a comment that is longer than what is looked at.
+_PPM_START = re.compile(rb"P[1-6](?:" + _PPM_GAP + rb"+\d+" + _PPM_GAP + rb"+\d|" + _PPM_GAP + rb"*#[^\r\n]*\Z)")
 _BRANDS = (
     ("raw", {b"crx "}),
     ("avif", {b"avif", b"avis"}),
