@@ -100,6 +100,11 @@ def test_a_portable_map_keeps_every_bit(channels: int, dtype: type[np.unsignedin
     assert np.array_equal(read_picture(written(picture, "PPM")).pixels, picture.pixels)
 
 
+def test_samples_of_a_portable_map_above_its_largest_are_white() -> None:
+    picture = read_picture(b"P6 2 1 1000\n" + struct.pack(">6H", 1000, 1001, 60000, 65535, 500, 0))
+    assert picture.pixels.ravel().tolist() == [65535, 65535, 65535, 65535, 32768, 0]
+
+
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])

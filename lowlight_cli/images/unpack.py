@@ -240,7 +240,8 @@ def _deep_ppm(image: ImageFile.ImageFile, most: int, reopen: Reopen) -> _Samples
     values = np.frombuffer(content, dtype=">u2").reshape(height, width, 3)
     pixels = np.empty(values.shape, dtype=np.uint16)
     for rows in _bands(width, height):
-        pixels[rows] = (values[rows].astype(np.uint32) * 65535 + most // 2) // most
+        # A sample above the largest, which only a damaged file holds, is the largest, as Pillow takes it.
+        pixels[rows] = (np.minimum(values[rows], most).astype(np.uint32) * 65535 + most // 2) // most
     return _Samples(pixels, None)
 
 
