@@ -933,13 +933,17 @@ def test_wide_and_bright_colours_that_are_not_understood_are_said() -> None:
         assert [words in one for one in said] == [True] * bool(words)
 
 
-def test_a_lossless_webp_is_told_behind_a_long_profile() -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().ljust(20_001, b"\0")
+@pytest.mark.parametrize("length", [20_001, 100_000])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_lossless_webp_is_told_behind_a_long_profile(length: int, lossless: bool, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().ljust(length, b"\0")
     image = Image.fromarray(noise(16, 16, 3))
-    for lossless in (True, False):
-        assert read_picture(encoded(image, "WEBP", lossless=lossless, icc_profile=profile)).lossless is lossless
-        frames = encoded(image, "WEBP", save_all=True, append_images=[image.rotate(90)], lossless=lossless)
-        assert read_picture(frames).lossless is lossless
+    path = tmp_path / "a.webp"
+    for frames in ({}, {"save_all": True, "append_images": [image.rotate(90)]}):
+        path.write_bytes(encoded(image, "WEBP", lossless=lossless, icc_profile=profile, **frames))
+        for source in (path, path.read_bytes()):
+            assert read_picture(source).lossless is lossless
+            assert next(one.picture.lossless for one in read_frames(read_animation(source))) is lossless
 
 
 @pytest.mark.parametrize(("loop", "plays"), [(None, 1), (0, 0), (2, 3)])

@@ -186,7 +186,7 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
             picture = picture_of(image, lambda: _opened(source, budget, places[0]))
     if len(places) > 1:
         picture = picture.with_warning(f"only the first of its {len(places)} frames was read")
-    return _with_facts_of_head(picture, head)
+    return _with_facts_of_file(picture, source, head)
 
 
 def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animation:
@@ -245,12 +245,14 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
                 _require_budget(image, budget)
                 picture = picture_of(image, lambda frame=index: _opened(source, budget, frame))  # type: ignore[misc]
                 milliseconds = float(image.info.get("duration", 0) or 0)
-            yield Frame(_with_facts_of_head(picture, head), milliseconds)
+            yield Frame(_with_facts_of_file(picture, source, head), milliseconds)
 
 
-def _with_facts_of_head(picture: Picture, head: bytes) -> Picture:
+def _with_facts_of_file(picture: Picture, source: Source, head: bytes) -> Picture:
     """Add what the decoder does not say of its file: stored without loss, or more in it than was read."""
-    picture = replace(picture, lossless=is_lossless_webp(head))
+    if picture.format == "WEBP":
+        with _boundary(None), source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            picture = replace(picture, lossless=is_lossless_webp(file))
     for sentence in _unread(picture, head):
         picture = picture.with_warning(sentence)
     return picture

@@ -3,14 +3,18 @@
 The planner's own look at the first bytes (`paths.sniff`) names the format; here is what only a decoder wants to know.
 """
 
+import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from lowlight_cli.images.directory import Directory, TiffBlock
 from lowlight_cli.paths import SNIFF_BYTES, sniff
 
 # Enough for every signature and for the first directories of a raw file.
 HEAD_BYTES = 1 << 16
+
+_MOST_CHUNKS = 1000  # before a WebP's first pixels; more is damage
 
 _FOREIGN = {
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
@@ -53,19 +57,21 @@ def foreign_name(head: bytes) -> str | None:
     return next((name for start, name in _FOREIGN.items() if head.startswith(start)), None)
 
 
-def is_lossless_webp(head: bytes) -> bool:
-    """Return whether this is a WebP stored without loss; other formats say so by their name."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+def is_lossless_webp(file: BinaryIO) -> bool:
+    """Return whether this is a WebP stored without loss; other formats say so by their name.
+
+    Its chunks are walked through, for a profile before the pixels may be of any length.
+    """
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WEBP":
         return False
-    place = 12
-    while name := head[place : place + 4]:
-        if name in (b"VP8L", b"VP8 "):
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        name, size = head[:4], int.from_bytes(head[4:], "little")
+        if name in (b"VP8L", b"VP8 ", b""):
             return name == b"VP8L"
-        if name == b"ANMF":  # whose own chunks follow the place and time of the frame
-            place += 8 + 16
-        else:
-            size = int.from_bytes(head[place + 4 : place + 8], "little")
-            place += 8 + size + size % 2
+        # The chunks of an animation's frame follow its place and time.
+        file.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
     return False
 
 
