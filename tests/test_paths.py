@@ -409,6 +409,16 @@ def test_pipes_in_a_folder_are_left_alone() -> None:
         plan_jobs(["s/pipe"])
 
 
+@pytest.mark.timeout(20)  # it took more than a minute when each name was looked for among all others
+def test_a_folder_of_many_folders_is_searched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("s/a.jpg")
+    names = [f"{number:06}" for number in range(60_000)]  # which need not be on the disk
+    monkeypatch.setattr(os, "walk", lambda *_, **__: iter([("s", [*names, ".hidden"], ["a.jpg"])]))
+    plan = plan_jobs(["s"])
+    assert set(results(plan)) == {"s/a.jpg"}
+    assert plan.ignored == (Path("s/.hidden"),)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_a_folder_that_cannot_be_read_is_reported_and_its_neighbours_are_done() -> None:
     make("s/a.jpg", "s/closed/b.jpg")

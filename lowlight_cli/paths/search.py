@@ -85,9 +85,9 @@ class Search:
         name = real_path(root).name if root.name in ("", "..") else root.name
         for folder, below, files in os.walk(root, onerror=note):
             here = Path(folder)
-            entered = [each for each in below if self._enters(here / each)]
-            self.ignored += [here / each for each in below if each not in entered]
-            below[:] = entered if self._recursive else []
+            passed = {each for each in below if not self._enters(here / each)}
+            self.ignored += [here / each for each in below if each in passed]
+            below[:] = [each for each in below if each not in passed] if self._recursive else []
             for file in files:
                 self._consider(here / file, folders=(name, *here.relative_to(root).parts))
 
