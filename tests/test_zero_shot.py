@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
+from ordinaryuser import as_an_ordinary_user
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -564,6 +566,16 @@ def test_previews_do_not_go_where_photos_or_other_files_lie(tmp_path: Path):
     assert own.read_bytes() == b"mine"
     assert zero_shot(photo, *previews, tmp_path / "p", "--overwrite").exit_code == 0
     assert len(list((tmp_path / "p").iterdir())) == 3
+
+
+def test_a_folder_for_previews_that_cannot_be_read_is_told():
+    with as_an_ordinary_user(), tempfile.TemporaryDirectory() as name:
+        photo, closed = save_photo(Path(name) / "x.png", darkened(scene())), Path(name) / "closed"
+        closed.mkdir(mode=0o300)
+        ran = zero_shot(photo, "--preview-every", "1", "--preview-dir", closed)
+        closed.chmod(0o700)
+    assert ran.exit_code == 2, ran.output
+    assert "cannot be read: Permission denied" in ran.stderr.replace("\n", " ")
 
 
 def test_the_latest_state_takes_a_name_that_is_free(tmp_path: Path):

@@ -219,7 +219,13 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
     places = {job.input.parent.resolve() for job in (*plan.jobs, *plan.skipped) if job.input is not None}
     if folder.resolve() in places:
         raise SettingsError(f"--preview-dir takes a folder of its own, and {str(folder)!r} holds the photos")
-    if plan.jobs and not overwrite and is_folder(folder) and any(folder.iterdir()):
+    if not plan.jobs or overwrite or not is_folder(folder):
+        return
+    try:
+        holds_files = any(folder.iterdir())
+    except OSError as error:
+        raise SettingsError(f"--preview-dir: {str(folder)!r} cannot be read: {error.strerror}") from error
+    if holds_files:
         raise SettingsError(f"--preview-dir: {str(folder)!r} holds files; use --overwrite to replace those of one name")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import faultserver as fault
 import pytest
 from faultserver import Answer, FaultServer, fault_server
+from ordinaryuser import as_an_ordinary_user
 
 from lowlight_cli import cache
 from lowlight_cli.download import Patience
@@ -411,19 +412,6 @@ def test_a_read_only_cache_folder_is_told(server: FaultServer, monkeypatch: pyte
     assert f"{name}/cache/made-up.pt" in str(caught.value)
     assert "lowlight weights import FILE" in str(caught.value)
     assert server.asked("/read-only.pt") == []
-
-
-@contextmanager
-def as_an_ordinary_user() -> Iterator[None]:
-    """Root may write everywhere: be nobody for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_old_parts_of_killed_downloads_go_and_young_ones_stay(server: FaultServer, folder: Path) -> None:
