@@ -14,21 +14,22 @@ from lowlight_cli.images import Picture, probe, read_animation, read_frames, rea
 from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.tiff import TiffWriter
 
-ASCII, SHORT, LONG, UNDEFINED = 2, 3, 4, 7
+ASCII, SHORT, LONG, UNDEFINED, IFD, LONG8, IFD8 = 2, 3, 4, 7, 13, 16, 18
 Entries = dict[int, "tuple[int, bytes] | Entries"]
 
 
-def packed(entries: Entries, at: int, order: str, *, next_at: int = 0, big: bool = False) -> bytes:
+def packed(entries: Entries, at: int, order: str, *, next_at: int = 0, big: bool = False, pointer: int = LONG) -> bytes:
     """Return a directory that begins `at` this place, with its values and the directories below it behind it."""
     word, head = ("Q", "Q") if big else ("I", "H")
-    room, sizes = struct.calcsize(word), {ASCII: 1, SHORT: 2, LONG: 4, UNDEFINED: 1}
+    sizes = {ASCII: 1, SHORT: 2, LONG: 4, UNDEFINED: 1, IFD: 4, LONG8: 8, IFD8: 8}
+    room = struct.calcsize(word)
     lines, behind = b"", b""
     end = at + struct.calcsize(head) + (4 + 2 * room) * len(entries) + room
     for tag, value in sorted(entries.items()):
         place = end + len(behind)
         if isinstance(value, dict):
-            kind, content = LONG, struct.pack(f"{order}I", place)
-            behind += packed(value, place, order, big=big)
+            kind, content = pointer, struct.pack(f"{order}{'Q' if sizes[pointer] == 8 else 'I'}", place)
+            behind += packed(value, place, order, big=big, pointer=pointer)
         else:
             kind, content = value
         field = content.ljust(room, b"\0")
@@ -46,6 +47,8 @@ def told(order: str) -> Entries:
             0x9003: (ASCII, b"2024:11:05 21:30:00\0"),
             0x927C: (UNDEFINED, b"maker's note"),
             0xA005: {1: (ASCII, b"R98\0")},
+            0xA002: (LONG8, struct.pack(f"{order}Q", 24)),
+            0xA003: (LONG8, struct.pack(f"{order}Q", 1 << 32)),
         },
         34853: {1: (ASCII, b"N\0")},
         700: (UNDEFINED, b"xmp"),
@@ -54,17 +57,19 @@ def told(order: str) -> Entries:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("big", "pointer"), [(False, LONG), (False, IFD), (True, LONG), (True, IFD), (True, LONG8), (True, IFD8)]
+)
 @pytest.mark.parametrize("page", [0, 1])
-def test_what_describes_a_picture_is_gathered_byte_for_byte(order: str, big: bool, page: int) -> None:
+def test_what_describes_a_picture_is_gathered_byte_for_byte(order: str, big: bool, pointer: int, page: int) -> None:
     start, word = (16, "Q") if big else (8, "I")
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
     head += struct.pack(f"{order}HHQ", 8, 0, start) if big else struct.pack(f"{order}{word}", start)
-    first = packed(told(order), start, order, big=big)
+    first = packed(told(order), start, order, big=big, pointer=pointer)
     second = start + len(first)
     if page:
         first = packed({256: (SHORT, b"\0\x09")}, start, order, next_at=second, big=big).ljust(len(first), b"\0")
-    content = head + first + packed(told(order), second, order, big=big)
+    content = head + first + packed(told(order), second, order, big=big, pointer=pointer)
     found = Directories(io.BytesIO(content), page)
     assert found.value(700) == b"xmp"
     block = found.exif()
@@ -76,7 +81,11 @@ def test_what_describes_a_picture_is_gathered_byte_for_byte(order: str, big: boo
     assert exif.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"maker's note"
     assert exif.get_ifd(ExifTags.IFD.Interop)[1] == "R98"
     assert exif.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+    assert exif.get_ifd(ExifTags.IFD.Exif)[0xA002] == 24  # which is 64 bits wide in the file
+    assert 0xA003 not in exif.get_ifd(ExifTags.IFD.Exif)  # and too large for EXIF
     assert 256 not in exif
+    assert found.has_maker_note()
+    assert not found.is_damaged()
     assert b"maker" not in (found.exif(without=(0x927C,)) or b"maker")
 
 
@@ -89,6 +98,41 @@ def test_damage_costs_what_is_damaged() -> None:
             continue
     endless = b"II*\0\x08\0\0\0" + packed({256: (SHORT, b"\x09\0")}, 8, "<", next_at=8)
     Directories(io.BytesIO(endless), 1 << 20)
+
+
+def tiff_of_a_camera(pointer: int = LONG, *, places: int = 0) -> bytes:
+    """Return a BigTIFF of 4x2 pixels whose EXIF directory is pointed to so; `places` makes the pointer wrong."""
+    pixels = {
+        256: (SHORT, b"\x04\0"), 257: (SHORT, b"\x02\0"), 258: (SHORT, b"\x08\0"), 259: (SHORT, b"\x01\0"),
+        262: (SHORT, b"\x01\0"), 273: (LONG, struct.pack("<I", 16)), 277: (SHORT, b"\x01\0"),
+        278: (SHORT, b"\x02\0"), 279: (LONG, struct.pack("<I", 8)),
+    }  # fmt: skip
+    entries = {**told("<"), **pixels}
+    if places:
+        entries[34665] = (pointer, struct.pack("<Q", places))
+    return b"II+\0\x08\0\0\0" + struct.pack("<Q", 24) + bytes(8) + packed(entries, 24, "<", big=True, pointer=pointer)
+
+
+@pytest.mark.parametrize("pointer", [LONG8, IFD8])
+def test_a_big_tiff_keeps_its_exif_data_but_for_the_makers_notes(pointer: int) -> None:
+    picture = read_picture(tiff_of_a_camera(pointer))
+    assert (picture.width, picture.height) == (4, 2)
+    assert b"2024:11:05 21:30:00" in (picture.tags.exif or b"")
+    assert b"maker's note" not in (picture.tags.exif or b"")
+    assert [warning for warning in picture.warnings if "maker's notes" in warning]
+
+
+def test_exif_data_that_a_tiff_points_to_in_vain_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_of_a_camera(LONG8, places=1 << 20))
+    picture = read_picture(path)
+    assert picture.warnings == ("its EXIF data is damaged and was left out",)
+    assert "Jürgen Müller".encode() in (picture.tags.exif or b"")
+    for beyond_all_files in (1 << 45, 1 << 62, (1 << 64) - 1):
+        path.write_bytes(tiff_of_a_camera(LONG8, places=beyond_all_files))
+        with path.open("rb") as file:
+            assert Directories(file).is_damaged()
+        assert Directories(io.BytesIO(path.read_bytes())).is_damaged()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -21,9 +21,11 @@ MAKER_NOTE = 0x927C
 
 _ORDERS = {b"II": "<", b"MM": ">"}
 _BIG = 43
-_BYTES_OF_KIND = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_BYTES_OF_KIND = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 18: 8}
 _LONG = 4
+_POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _LARGEST_VALUE = 1 << 24  # bytes; descriptions are shorter
+_LARGEST_PLACE = 1 << 40
 _MOST_PAGES = 1 << 16
 
 
@@ -56,22 +58,32 @@ class Directories:
 
     def exif(self, *, without: Collection[int] = ()) -> bytes | None:
         """Return what describes the picture, without some tags: a block with one directory, and those below it."""
-        described: _Directory = {tag: self._first[tag] for tag in _DESCRIPTIVE if tag in self._first}
+        described = self._narrowed({tag: self._first[tag] for tag in _DESCRIPTIVE if tag in self._first})
         for pointer in (_DETAILS, _PLACE):
             if below := self._below(self._first, pointer):
-                described[pointer] = {tag: value for tag, value in below.items() if tag not in without}
+                described[pointer] = self._narrowed({tag: value for tag, value in below.items() if tag not in without})
         details = described.get(_DETAILS)
         if isinstance(details, dict) and INTEROP in details:
-            below = self._below(details, INTEROP)
+            interop = self._below(details, INTEROP)
             del details[INTEROP]
-            if below:
-                details[INTEROP] = below
+            if interop:
+                details[INTEROP] = self._narrowed(interop)
         if not described:
             return None
         start = b"II*\x00" if self._order == "<" else b"MM\x00*"
         return start + struct.pack(f"{self._order}I", 8) + self._packed(described, 8)
 
+    def has_maker_note(self) -> bool:
+        """Whether a camera's maker wrote notes, whose offsets only hold in this very file."""
+        return MAKER_NOTE in (self._below(self._first, _DETAILS) or ())
+
+    def is_damaged(self) -> bool:
+        """Whether a directory below the first cannot be read."""
+        return any(tag in self._first and self._below(self._first, tag) is None for tag in (_DETAILS, _PLACE))
+
     def _read(self, place: int, size: int) -> bytes:
+        if place > _LARGEST_PLACE:
+            raise ValueError("beyond the end")  # which files and streams would each say in another way
         self._file.seek(place)
         content = self._file.read(size)
         if len(content) < size:
@@ -115,15 +127,28 @@ class Directories:
                     found[tag] = _Value(kind, self._read(within if size <= room else at, size))
         return found
 
-    def _below(self, directory: _Directory, pointer: int) -> _Directory:
+    def _below(self, directory: _Directory, pointer: int) -> _Directory | None:
+        """Return the directory that an entry points to; None where there is none, or none that can be read."""
         found = directory.get(pointer)
-        if not isinstance(found, _Value) or len(found.content) != 4:
-            return {}
-        (place,) = struct.unpack(f"{self._order}I", found.content)
         try:
-            return self._directory(place)
-        except ValueError:
-            return {}
+            if isinstance(found, _Value):
+                (place,) = struct.unpack(f"{self._order}{_POINTERS[found.kind]}", found.content)
+                return self._directory(place)
+        except (ValueError, LookupError, struct.error):
+            pass
+        return None
+
+    def _narrowed(self, directory: _Directory) -> _Directory:
+        """Return a directory with BigTIFF's 64-bit numbers, which EXIF does not know, as 32 bits; larger ones go."""
+        narrow: _Directory = {}
+        for tag, value in directory.items():
+            if isinstance(value, _Value) and _POINTERS.get(value.kind) == "Q":
+                numbers = struct.unpack(f"{self._order}{len(value.content) // 8}Q", value.content)
+                if max(numbers) >> 32:
+                    continue
+                value = _Value(_LONG, struct.pack(f"{self._order}{len(numbers)}I", *numbers))
+            narrow[tag] = value
+        return narrow
 
     def _packed(self, directory: _Directory, place: int) -> bytes:
         """Return a directory that begins at `place` of a block, what its entries hold behind it."""

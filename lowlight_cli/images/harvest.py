@@ -6,7 +6,7 @@ from PIL import ImageFile
 
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.gather import Directories
+from lowlight_cli.images.gather import MAKER_NOTE, Directories
 from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, readable_exif
 
 _TIFF_PHOTOSHOP, _TIFF_IPTC = 0x8649, 0x83BB
@@ -52,7 +52,7 @@ def exif_of(image: ImageFile.ImageFile) -> bytes | None:
     """Return the EXIF block as it stands in the file; a TIFF's is gathered from its directories."""
     if image.format == "TIFF":
         told = _told_by_tiff(image)
-        return readable_exif(told.exif()) if told else None
+        return readable_exif(told.exif(without=(MAKER_NOTE,))) if told else None
     found: list[bytes | None] = [image.info.get("exif"), *(_hex_profile(image.info.get(name)) for name in _PNG_EXIF)]
     return next((block for one in found if (block := readable_exif(one))), None)
 
@@ -64,8 +64,11 @@ def tags_of(image: ImageFile.ImageFile) -> tuple[Tags, tuple[str, ...]]:
     """
     warnings = []
     exif = exif_of(image)
-    if exif is None and image.info.get("exif"):
+    told = _told_by_tiff(image)
+    if told.is_damaged() if told else (exif is None and image.info.get("exif")):
         warnings.append("its EXIF data is damaged and was left out")
+    if told and told.has_maker_note():
+        warnings.append("its maker's notes, which hold offsets into the old file, were left out")
     xmp = _xmp_of(image)
     if _has_extra_pictures(image, xmp):
         warnings.append("further pictures in the file (a second view, a gain map or a clip) were left out")
