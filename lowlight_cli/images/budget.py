@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 # Decoder's copy, our integers and the result's, in the worst case (16-bit with alpha), with room for a network.
@@ -10,6 +11,7 @@ _MOST_PIXELS = 1 << 28
 _LEAST_PIXELS = 1 << 24
 
 
+@cache  # it is asked for several times a picture
 def default_pixel_budget() -> int:
     """Return the default limit in pixels: memory over 32 bytes, between 16 and 268 million."""
     return max(_LEAST_PIXELS, min(_MOST_PIXELS, _memory_bytes() // _BYTES_PER_PIXEL))

@@ -1,6 +1,7 @@
 """What an opened Pillow image knows besides its pixels: metadata, JPEG quality, frames that are no frames."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import ImageFile
 
@@ -115,6 +116,7 @@ def jpeg_quality(image: ImageFile.ImageFile) -> int | None:
     return next((quality for quality in range(1, 101) if _table_sum(quality) <= luminance), 100)
 
 
+@cache  # a hundred of them are compared for each JPEG
 def _table_sum(quality: int) -> int:
     """Return the sum of libjpeg's luminance table at a quality: scaled, each entry 1 to 255."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
