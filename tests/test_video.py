@@ -495,6 +495,21 @@ def test_of_a_clip_that_breaks_off_what_can_be_read_is_done_and_said(tmp_path):
     assert 30 < len(see(tmp_path / "cut_lowlight.mkv").pixels) < 100
 
 
+def test_a_film_whose_frames_change_size_is_done_and_said(tmp_path):
+    parts = [make_clip(tmp_path / f"{width}.ts", frames=5, size=(width, 48), sound=None) for width in (64, 96)]
+    clip = tmp_path / "a.ts"
+    clip.write_bytes(b"".join(part.read_bytes() for part in parts))
+    ran = identity(clip, "-o", tmp_path / "out.mp4", "--json")
+    assert ran.exit_code == 0, ran.output
+    said = [warning for warning in json.loads(ran.stdout)["warnings"] if "change size" in warning]
+    assert said == ["the film's frames change size; they are all scaled to the size of the first"]
+    seen = see(tmp_path / "out.mp4")
+    assert len(seen.pixels) == 10
+    assert {picture.shape for picture in seen.pixels} == {(48, 64, 3)}
+    turned = make_clip(tmp_path / "turned.mp4", turn=(90, False))
+    assert not json.loads(identity(turned, "--json").stdout)["warnings"]
+
+
 def test_an_animated_gif_becomes_a_film(tmp_path):
     frames = [Image.new("RGB", (24, 16), (level, 20, 40)) for level in (10, 60, 110)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=80)

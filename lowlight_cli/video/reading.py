@@ -69,6 +69,8 @@ class ClipReader:
         self._converter = Converter()
         self._broken: str | None = None
         self._interlaced = False
+        self._size = (facts.height, facts.width) if facts.turn.swaps_sides else (facts.width, facts.height)  # as stored
+        self._resized = False
         self._past_end = False
         self._step = round(1 / (facts.rate * self._base)) if facts.rate and facts.rate < 240 else 0
 
@@ -99,6 +101,8 @@ class ClipReader:
             said.append(f"{self._lost} damaged packet{'s' if self._lost > 1 else ''} of the film could not be decoded")
         if self._interlaced:
             said.append("the film is interlaced, and its fields are enhanced as whole frames; deinterlace it first")
+        if self._resized:
+            said.append("the film's frames change size; they are all scaled to the size of the first")
         return tuple(said)
 
     def read(self, copied: Collection[int] = (), *, skip: int = 0) -> Iterator[ClipFrame | AnyPacket]:
@@ -214,6 +218,7 @@ class ClipReader:
                 shown = self._last + 1  # time stands still or runs backwards in damaged files
             self._last = shown
             self._interlaced |= frame.interlaced_frame
+            self._resized |= (frame.width, frame.height) != self._size
             yield _Shown(frame, shown)
 
     def _time_of(self, ticks: int, packet: AnyPacket) -> Fraction:
