@@ -461,7 +461,8 @@ def bad_clips(folder: Path) -> dict[str, Path]:
         frame.sample_rate = 8000
         output.mux([*stream.encode(frame), *stream.encode(None)])
     contents = {"empty.mp4": b"", "words.mkv": b"no clip at all\n" * 99, "headless.mp4": data[: len(data) // 2],
-                "noise.webm": np.random.default_rng(0).bytes(5000)}  # fmt: skip
+                "noise.webm": np.random.default_rng(0).bytes(5000),
+                "unknown.mp4": data.replace(b"avc1", b"xxxx")}  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {path.name: path for path in (sound, *(folder / name for name in contents))}

@@ -133,6 +133,8 @@ def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
         if container.format.name in _PICTURES or container.format.name.endswith("_pipe"):
             raise InputError("it is a picture and no clip; `lowlight enhance` does pictures")
         film = find_film(container)
+        if film.codec_context is None:  # as PyAV gives for a codec that no decoder is known for
+            raise InputError("no frame of its film can be decoded: its codec is not known")
         pixels = film.codec_context.width * film.codec_context.height
         if pixels > most_pixels:
             raise InputError(f"its film has {pixels / 1e6:.3g} megapixels, more than --max-megapixels allows")
