@@ -6,6 +6,7 @@ for is read of it.
 Source: TIFF 6.0, section 2; the BigTIFF proposal (offsets of 8 bytes); EXIF 2.32, section 4.6.
 """
 
+import io
 import struct
 from collections.abc import Collection
 from contextlib import suppress
@@ -25,7 +26,6 @@ _BYTES_OF_KIND = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 1
 _LONG = 4
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _LARGEST_VALUE = 1 << 24  # bytes; descriptions are shorter
-_LARGEST_PLACE = 1 << 40
 _MOST_PAGES = 1 << 16
 
 
@@ -41,7 +41,7 @@ class Directories:
     """The directories of one page of a file. Raises ValueError where there are none, or OSError."""
 
     def __init__(self, file: IO[bytes], page: int = 0) -> None:
-        self._file = file
+        self._file, self._length = file, file.seek(0, io.SEEK_END)
         head = self._read(0, 8)
         order = _ORDERS.get(head[:2])
         if order is None:
@@ -82,13 +82,10 @@ class Directories:
         return any(tag in self._first and self._below(self._first, tag) is None for tag in (_DETAILS, _PLACE))
 
     def _read(self, place: int, size: int) -> bytes:
-        if place > _LARGEST_PLACE:
-            raise ValueError("beyond the end")  # which files and streams would each say in another way
-        self._file.seek(place)
-        content = self._file.read(size)
-        if len(content) < size:
+        if place + size > self._length:
             raise ValueError("beyond the end")
-        return content
+        self._file.seek(place)
+        return self._file.read(size)
 
     def _number(self, kind: str, place: int) -> int:
         (value,) = struct.unpack(f"{self._order}{kind}", self._read(place, struct.calcsize(kind)))
@@ -114,14 +111,20 @@ class Directories:
         return first + count * (20 if self._is_big else 12)
 
     def _directory(self, place: int) -> _Directory:
-        """Read a directory; entries that are damaged, or of a kind that EXIF does not know, are passed over."""
+        """Read a directory; entries that are damaged, or of a kind that EXIF does not know, are passed over.
+
+        So are those that hold, with the ones before them, more than the file: a small one may give the same megabytes
+        for the value of each of thousands.
+        """
         count, first = self._count(place)
         line = struct.Struct(f"{self._order}2H2{self._word}")
         room = struct.calcsize(self._word)
         found: _Directory = {}
+        left = self._length
         for number, (tag, kind, length, at) in enumerate(line.iter_unpack(self._read(first, count * line.size))):
             size = length * _BYTES_OF_KIND.get(kind, 0)
-            if 0 < size < _LARGEST_VALUE:
+            if 0 < size < min(_LARGEST_VALUE, left):
+                left -= size
                 with suppress(ValueError):
                     within = first + number * line.size + line.size - room
                     found[tag] = _Value(kind, self._read(within if size <= room else at, size))

@@ -135,6 +135,16 @@ def tiff(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + directory + bytes(20)
 
 
+def tiff_of_one_value(entries: int, size: int) -> bytes:
+    """Return a TIFF of 1x1 whose entries beyond the usual all give the same bytes for their value."""
+    lines = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    lines += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, 1)]
+    behind = 8 + 2 + 12 * (len(lines) + entries) + 4
+    lines += [(40_000 + number, 7, size, behind) for number in range(entries)]
+    directory = struct.pack("<H", len(lines)) + b"".join(struct.pack("<2H2I", *line) for line in lines)
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4 + size)
+
+
 def gif(frames: int) -> bytes:
     frame = b"\x21\xf9\x04\x00\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"
     return b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff" + frame * frames + b";"
@@ -169,5 +179,15 @@ def test_a_bomb_is_refused_at_once_and_cheaply(bomb: str, decoders: Forks, tmp_p
     told = json.loads(ran.out)
     print(f"{bomb}: {told['seconds']:.3f} s, {ran.peak_bytes / 1e6:.0f} MB: {told['why']}")
     assert told["outcome"] == "refused", told
+    assert told["seconds"] < 1
+    assert ran.peak_bytes < 150e6
+
+
+def test_a_value_that_a_thousand_entries_share_is_read_once(decoders: Forks, tmp_path: Path) -> None:
+    path = tmp_path / "shared.tif"
+    path.write_bytes(tiff_of_one_value(1000, 8 << 20))
+    ran = decoders.run(path, "100000000", call="decoding:tell_file", seconds=60)
+    told = json.loads(ran.out)
+    assert told["outcome"] == "read", told
     assert told["seconds"] < 1
     assert ran.peak_bytes < 150e6
