@@ -75,7 +75,7 @@ def encoder_failures(name: str) -> Iterator[None]:
     except OSError:
         raise
     except LIBRARY_FAILURES as error:
-        raise OutputError(f"the {name} encoder failed: {error or type(error).__name__}") from error
+        raise OutputError(f"the {name} encoder failed: {str(error) or type(error).__name__}") from error
 
 
 def _encode(picture: Picture, file: BinaryIO, name: str, quality: int) -> None:
