@@ -1,6 +1,7 @@
 """Enhance files: loading, computing and writing overlap; a file that fails is a result, not the end."""
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -85,11 +86,10 @@ def enhance_files(
 
 
 class _Line:
-    """The assembly line: one pool reads ahead, the caller's thread computes, another pool writes behind."""
+    """The assembly line: threads read ahead, the caller's computes, a pool writes behind."""
 
     def __init__(self, enhancer: Enhancer, batch: Batch, on_tile: Progress | None) -> None:
         self._enhancer, self._batch, self._on_tile = enhancer, batch, on_tile
-        self._readers = ThreadPoolExecutor(batch.threads, "read")
         self._writers = ThreadPoolExecutor(batch.threads, "write")
         self._reads: deque[tuple[Job, Future[_Loaded]]] = deque()
         self._writes: deque[tuple[FileResult, int, Future[tuple[str, ...]]]] = deque()
@@ -97,7 +97,6 @@ class _Line:
 
     def close(self) -> None:
         """Let writes in progress end, and start nothing more."""
-        self._readers.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=True, cancel_futures=True)
 
     def last_written(self) -> Iterator[FileResult]:
@@ -142,7 +141,7 @@ class _Line:
             job = next(waiting, None)
             if job is None:
                 return
-            self._reads.append((job, self._readers.submit(_load, job, self._batch.pixel_budget)))
+            self._reads.append((job, _begun(job, self._batch.pixel_budget)))
 
     def _start(self, job: Job, loaded: _Loaded) -> FileResult:
         """Compute one file and hand it to a writer."""
@@ -201,9 +200,33 @@ def _open_stream(stream: TextIO | None, what: str) -> TextIO:
     return stream
 
 
+def _begun(job: Job, pixel_budget: int | None) -> "Future[_Loaded]":
+    """Load a job in a thread that nobody waits for at the end.
+
+    A pool's threads are joined when Python ends, and standard input or a slow disk may keep them for ever.
+    """
+    loaded: Future[_Loaded] = Future()
+
+    def load() -> None:
+        try:
+            loaded.set_result(_load(job, pixel_budget))
+        except BaseException as error:  # it is raised where the picture is awaited
+            loaded.set_exception(error)
+
+    threading.Thread(target=load, name="read", daemon=True).start()
+    return loaded
+
+
+def _standard_input() -> bytes:
+    """Read standard input to its end, past its buffer, whose lock Python wants for itself when it ends."""
+    buffer = _open_stream(sys.stdin, "input").buffer
+    data: bytes = getattr(buffer, "raw", buffer).read()
+    return data
+
+
 @explained_memory(_NO_ROOM)
 def _load(job: Job, pixel_budget: int | None) -> _Loaded:
-    source = job.input if job.input is not None else _open_stream(sys.stdin, "input").buffer.read()
+    source = job.input if job.input is not None else _standard_input()
     facts = probe(source, pixel_budget=pixel_budget)
     if facts.frames > _MOST_FRAMES:
         raise InputError(f"it has {facts.frames} frames, more than {_MOST_FRAMES}; `lowlight video` does films")

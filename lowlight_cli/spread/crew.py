@@ -60,8 +60,8 @@ class LocalCrew:
         return "; ".join(filter(None, (worker.made_with for worker in self._workers)))
 
     def run(self, jobs: Sequence[Job]) -> Generator[Told]:
-        """Do the jobs: in this thread with one worker, else each worker in its own."""
-        if len(self._workers) > 1:
+        """Do the jobs: in this thread with one worker or one job, else each worker in its own."""
+        if len(self._workers) > 1 and len(jobs) > 1:
             return do_on_devices(jobs, self._workers, fail_fast=self._fail_fast)
         return self._run_here(jobs)
 

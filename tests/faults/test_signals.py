@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks, Ran, forks
+from PIL import Image
 from writers import BATCH, IMAGE, WRITERS, Bench, Writer
 
 slow = pytest.mark.slow
@@ -161,6 +162,47 @@ def test_a_stop_of_a_long_batch_comes_within_five_seconds_and_is_summed_up(lowli
     assert time.monotonic() - started < 5
     assert ran.code in (0, 130)
     assert b"done" in ran.err
+
+
+SLOW = """
+import sys, time
+from lowlight_cli import batch
+from lowlight_cli.__main__ import main
+
+batch.read_picture = lambda *source, **how: time.sleep(600)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("waits_for", ["standard input", "a slow disk"])
+def test_a_signal_while_a_picture_is_awaited_ends_the_process(
+    waits_for: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    program, source = (["-m", "lowlight_cli"], "-") if waits_for == "standard input" else (["-c", SLOW], "a.png")
+    with subprocess.Popen(
+        [sys.executable, *program, "enhance", source, "-o", "out.png", "--model", "identity", "--device", "cpu"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,  # held open: nothing comes, and no end
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stderr is not None
+        try:
+            said = child.stderr.readline()  # the model is loaded; the picture is next
+            time.sleep(0.3)
+            child.send_signal(number)
+            started = time.monotonic()
+            assert child.wait(20) == CODES[number]
+            assert time.monotonic() - started < 5
+            said += child.stderr.read()
+        finally:
+            child.kill()
+    assert b"interrupted" in said
+    assert b"Traceback" not in said
+    assert b"Fatal" not in said
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png"}
 
 
 LEFT = """
