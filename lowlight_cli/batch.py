@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -67,19 +67,20 @@ class _Loaded:
 def enhance_files(
     jobs: Iterable[Job], enhancer: Enhancer, batch: Batch, *, on_tile: Progress | None = None
 ) -> Iterator[FileResult]:
-    """Do the jobs in order and yield a result for each; with `fail_fast`, stop after the first failure.
+    """Do the jobs in order and yield a result for each; with `fail_fast`, begin none after the first failure.
 
     The next picture is decoded and the last one written while the network runs; jobs are taken one by one, as there is
-    room for them.
+    room for them. Whatever ends the work, what was being written gets its name, and so it is told.
     """
     line = _Line(enhancer, batch, on_tile)
     try:
         for result in line.run(jobs):
             yield result
             if batch.fail_fast and result.status == "failed":
-                return
-    except KeyboardInterrupt:
-        yield from line.last_written()  # it has got its name, so it must be told
+                break
+        yield from line.last_written()
+    except (Exception, KeyboardInterrupt):
+        yield from line.last_written()
         raise
     finally:
         line.close()
@@ -186,7 +187,9 @@ class _Line:
 
     def _written(self, *, everything: bool) -> Iterator[FileResult]:
         while self._writes and (everything or len(self._writes) > self._batch.threads or self._writes[0][2].done()):
-            described, _, write = self._writes.popleft()
+            described, _, write = self._writes[0]
+            wait([write])
+            self._writes.popleft()  # not before: an interrupt of the wait must leave it to `last_written`
             try:
                 yield replace(described, warnings=(*described.warnings, *write.result()))
             except LowlightError as error:

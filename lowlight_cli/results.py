@@ -1,13 +1,17 @@
 """What becomes of files, as data: for `--json`, for reports, and for a plan that is only told. No torch here."""
 
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.paths import Job
 
 SCHEMA = 1
+
+Event = TypeVar("Event")
 
 Status = Literal["done", "skipped", "failed", "planned"]
 
@@ -55,3 +59,10 @@ def name_of(path: Path | None) -> str:
 def failed_result(result: FileResult, error: LowlightError) -> FileResult:
     """Return `result` as failed for the reason that `error` tells."""
     return replace(result, status="failed", error=Failure(error.code, str(error)))
+
+
+def last_told(events: Generator[Event], stop: KeyboardInterrupt) -> Iterator[Event]:
+    """Raise a stop of the caller's where the events are made, and yield what they tell of what is finished yet."""
+    with suppress(KeyboardInterrupt, StopIteration):  # it comes back when all is told
+        yield events.throw(stop)
+        yield from events

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from lowlight_cli import batch
 from lowlight_cli.batch import Batch, enhance_files
 from lowlight_cli.cli import app
 from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.errors import Interrupted, OutputError
 from lowlight_cli.images import Picture
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.report.files import _common_folder
+from lowlight_cli.results import last_told
 from lowlight_cli.settings import Compute
 
 
@@ -96,6 +99,46 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path):
     ran = identity(tmp_path, "-o", tmp_path / "out", "--fail-fast", "--json")
     assert ran.exit_code == 1
     assert [r["status"] for r in results(ran)] == ["failed"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    "end", ["none", "write fails", "read fails", "network stops", "network breaks", "caller stops"]
+)
+def test_what_lies_on_the_disk_is_what_was_told_done_however_the_work_ends(tmp_path, monkeypatch, end, threads):
+    for name in "abcdefgh":
+        picture(tmp_path / f"{name}.png")
+    if end == "read fails":
+        (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    write = batch.write_picture
+
+    def slowly(result: Picture, target: Path, **how: object) -> tuple[str, ...]:
+        time.sleep(0.05)
+        if end == "write fails" and target.name == "c.png":
+            raise OutputError("the disk is full")
+        return write(result, target, **how)
+
+    def break_off(done: int, total: int) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 4 and end.startswith("network"):
+            raise Interrupted if end == "network stops" else ZeroDivisionError
+
+    begun = 0
+    monkeypatch.setattr(batch, "write_picture", slowly)
+    jobs = plan_jobs([tmp_path], output=f"{tmp_path}/out/").jobs
+    how = batch.Batch(threads=threads, fail_fast=True)
+    work = batch.enhance_files(jobs, load_enhancer("identity"), how, on_tile=break_off)
+    told = []
+    with suppress(Interrupted, ZeroDivisionError):
+        for result in work:
+            told.append(result)
+            if end == "caller stops":
+                told += last_told(work, Interrupted())
+                break
+    done = [Path(one.output).name for one in told if one.status == "done"]
+    assert sorted(done) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(done) == len(set(done)) == (8 if end == "none" else len(done))
 
 
 def test_json_holds_what_scripts_need(tmp_path):

@@ -1,5 +1,6 @@
 """One plan over several workers: the same results in the same order, whoever is done first and whoever is lost."""
 
+import itertools
 import json
 import logging
 import subprocess
@@ -23,9 +24,17 @@ from lowlight_cli.batch import Batch
 from lowlight_cli.cli import app
 from lowlight_cli.device import choose_device, choose_devices
 from lowlight_cli.enhancer import find_model
-from lowlight_cli.errors import DeviceError, LowlightError, OutputError, SettingsError, WeightsError, WorkerError
+from lowlight_cli.errors import (
+    DeviceError,
+    Interrupted,
+    LowlightError,
+    OutputError,
+    SettingsError,
+    WeightsError,
+    WorkerError,
+)
 from lowlight_cli.paths import Job, plan_jobs
-from lowlight_cli.results import FileResult, blank_result, failed_result
+from lowlight_cli.results import FileResult, blank_result, failed_result, last_told
 from lowlight_cli.settings import Compute, Engine
 from lowlight_cli.spread import FitWork, PictureWork
 from lowlight_cli.spread.cluster import own_standard_output
@@ -74,6 +83,7 @@ def test_results_come_in_the_plans_order_up_to_the_first_failure_if_asked(arriva
     last = min(failing) if fail_fast and failing else 11
     assert given_out == [f"{index}.png" for index in range(last + 1)]
     assert order.is_complete
+    assert [one.input for one in order.rest()] == [f"{index}.png" for index in range(last + 1, 12)]
 
 
 # Several devices of one machine, played by workers that say which one did what.
@@ -103,8 +113,8 @@ class Played:
                 name = str(job.input)
                 if name == self.bug:
                     raise ZeroDivisionError(name)
-                self.did.append(name)
                 yield Step(1, 1, 0.0, {})
+                self.did.append(name)
                 result = blank_result(job, "done")
                 yield failed_result(result, OutputError("no")) if name in self.broken else result
         finally:
@@ -128,9 +138,19 @@ def test_steps_come_through_and_do_not_count_as_results():
 def test_the_first_failure_in_the_plan_ends_all_devices():
     workers = [Played("a", pace=0.002, broken=["7.png", "20.png"]), Played("b", pace=0.002, broken=["7.png", "20.png"])]
     results = [one for one in do_on_devices(jobs_of(300), workers, fail_fast=True) if isinstance(one, FileResult)]
-    assert [one.status for one in results] == ["done"] * 7 + ["failed"]
+    assert [one.status for one in results][:8] == ["done"] * 7 + ["failed"]
+    assert sorted(one.input for one in results) == sorted(name for worker in workers for name in worker.did)
     assert all(worker.closed for worker in workers)
     assert sum(len(worker.did) for worker in workers) < 30
+
+
+def test_a_stop_is_followed_by_what_the_devices_had_finished():
+    workers = [Played("a", pace=0.002), Played("b", pace=0.002)]
+    events = do_on_devices(jobs_of(300), workers, fail_fast=False)
+    results = [one.input for one in itertools.islice((e for e in events if isinstance(e, FileResult)), 5)]
+    results += [one.input for one in last_told(events, Interrupted()) if isinstance(one, FileResult)]
+    assert sorted(results) == sorted(name for worker in workers for name in worker.did)
+    assert len(results) < 30
 
 
 def test_closing_early_ends_every_thread_and_every_worker():
@@ -342,8 +362,10 @@ def test_wrong_use_found_late_ends_the_work():
 
 
 def test_fail_fast_ends_at_the_first_failure_in_the_plan():
-    results = run(Cluster(lambda number, job: "failed" if job in ("4.png", "5.png") else "done"), 3, fail_fast=True)
-    assert [one.status for one in results] == ["done"] * 4 + ["failed"]
+    cluster = Cluster(lambda number, job: "failed" if job in ("4.png", "5.png") else "done")
+    results = run(cluster, 3, fail_fast=True)
+    assert [one.status for one in results][:5] == ["done"] * 4 + ["failed"]
+    assert {one.input for one in results} == {job for _, job, _ in cluster.begun}, "what others had finished is told"
 
 
 def test_what_members_log_is_told_here(caplog):

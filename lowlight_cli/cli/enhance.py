@@ -5,7 +5,7 @@ from functools import partial
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, looking, named_inputs, only_results, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import part_plan, plan_jobs, read_shard
@@ -119,5 +119,5 @@ def enhance(
             on_tile = show.steps_of("tiles")
             with open_crew(spread, device, prepare, on_tile=on_tile) as crew, closing(crew.run(plan.jobs)) as told:
                 results.announce(crew.made_with)
-                results.follow(only_results(told))
+                results.follow(told)
         results.close()

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,11 +16,12 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.paths import Plan, read_file_list
-from lowlight_cli.results import FileResult, blank_result, name_of
+from lowlight_cli.results import FileResult, blank_result, last_told, name_of
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
     from lowlight_cli.report.files import Contents, FilesReport
+    from lowlight_cli.spread import Told
 
 _LOOK_SIDE = 360  # of each of the two pictures in a terminal
 
@@ -48,11 +49,6 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
         else:
             note = "  (exists: skipped)" if result.status == "skipped" else ""
             typer.echo(f"{result.input} -> {result.output}{note}")
-
-
-def only_results(told: Iterable[object]) -> Iterator[FileResult]:
-    """Pass on what has become of files, and leave out how far they are."""
-    return (event for event in told if isinstance(event, FileResult))
 
 
 @contextmanager
@@ -131,12 +127,15 @@ class Report:
         self._made_with = made_with
         self._show.say(made_with)
 
-    def follow(self, results: Iterable[FileResult]) -> None:
-        """Take every result; the summary is told, and the page written, even when an interrupt ends them."""
+    def follow(self, told: "Generator[Told]", draw: "Callable[[Told], None]" = lambda _: None) -> None:
+        """Draw every event and take every result; an interrupt has its summary and its page too."""
         try:
-            for result in results:
-                self._take(result)
-        except KeyboardInterrupt:
+            for event in told:
+                draw(event)
+                self._take(event)
+        except KeyboardInterrupt as stop:
+            for event in last_told(told, stop):
+                self._take(event)
             self._summarise()
             self._write_interrupted_page()
             raise
@@ -151,7 +150,9 @@ class Report:
         if self._counts["failed"]:
             raise typer.Exit(LowlightError.exit_code)
 
-    def _take(self, result: FileResult) -> None:
+    def _take(self, result: "Told") -> None:
+        if not isinstance(result, FileResult):
+            return
         self._counts[result.status] += 1
         if self._as_json:
             typer.echo(json.dumps(result.as_json()))

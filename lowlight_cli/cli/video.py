@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -239,7 +239,7 @@ def video(
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
                 if crew.made_with:
                     results.announce(crew.made_with)
-                results.follow(_drawn(told, show))
+                results.follow(told, _drawing(show))
         results.close()
 
 
@@ -266,23 +266,26 @@ def _refuse_streams(plan: Plan) -> None:
         raise SettingsError("clips are read from files and written to files, not - streams")
 
 
-def _drawn(work: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
-    """Draw progress and hand the results on; raise SettingsError for an option that the first clip cannot have."""
+def _drawing(show: Show) -> "Callable[[Told], None]":
+    """Return what draws progress; it raises SettingsError for an option that the first clip cannot have."""
     from lowlight_cli.clip import ClipProgress
 
     last_line, is_first = time.monotonic(), True
-    for told in work:
+
+    def draw(told: "Told") -> None:
+        nonlocal last_line, is_first
         if isinstance(told, FileResult):
             if is_first and told.error and told.error.code == SettingsError.code:  # which would fail all the others
                 raise SettingsError(told.error.message)
             is_first = False
-            yield told
         if not isinstance(told, ClipProgress):
-            continue
+            return
         show.step(told.done, told.total or told.done, _pace(told))
         if not sys.stderr.isatty() and time.monotonic() - last_line >= _LINE_SECONDS:
             last_line = time.monotonic()
             show.say(_line(told))
+
+    return draw
 
 
 def _line(told: "ClipProgress") -> str:

@@ -1,6 +1,5 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
-from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
@@ -195,7 +193,7 @@ def zero_shot(
                 return FitWork(settings, batch, keep, compute, initial, shared)
 
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
-                results.follow(_results(told, show))
+                results.follow(told, partial(_draw, show))
         elif keep.weights or keep.log:
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
         results.close()
@@ -247,12 +245,8 @@ def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
     return initial
 
 
-def _results(events: "Iterable[Told]", show: Show) -> Iterator[FileResult]:
-    """Draw the steps, pass the results on."""
+def _draw(show: Show, event: "Told") -> None:
     from lowlight_cli.zero_shot.fit import Step
 
-    for event in events:
-        if isinstance(event, FileResult):
-            yield event
-        elif isinstance(event, Step):
-            show.step(event.step, event.steps, "steps")
+    if isinstance(event, Step):
+        show.step(event.step, event.steps, "steps")

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from lowlight_cli.errors import Interrupted
 from lowlight_cli.paths import Job
-from lowlight_cli.results import FileResult
+from lowlight_cli.results import FileResult, last_told
 from lowlight_cli.spread.order import InOrder
 from lowlight_cli.spread.work import Told, Worker
 
@@ -52,7 +52,7 @@ def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: 
     """Do the jobs and yield a result for each in their order; steps and frames come as they happen.
 
     Closing the iterator, or an interrupt, ends each worker after the tile, step or frame at hand, and waits for it, so
-    that nothing is left half-written.
+    that nothing is left half-written. What they had finished by then is told, except to who has closed the iterator.
     """
     feed = _Feed(jobs)
     told: SimpleQueue[tuple[int, Told] | _Ended] = SimpleQueue()
@@ -61,6 +61,21 @@ def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: 
         for number, worker in enumerate(workers)
     ]
     order = InOrder(len(jobs), fail_fast=fail_fast)
+
+    def leave() -> None:
+        feed.close()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def rest() -> Iterator[FileResult]:
+        leave()
+        while not told.empty():
+            event = told.get()
+            if not isinstance(event, _Ended) and isinstance(event[1], FileResult):
+                yield from order.take(event[0], event[1])
+        yield from order.rest()
+
     try:
         for thread in threads:
             thread.start()
@@ -77,22 +92,29 @@ def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: 
                 yield from order.take(place, one)
             else:
                 yield one
+        yield from rest()
+    except (Exception, KeyboardInterrupt):
+        yield from rest()
+        raise
     finally:
-        feed.close()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        leave()
 
 
 def _labour(worker: Worker, feed: _Feed, told: "SimpleQueue[tuple[int, Told] | _Ended]") -> None:
     taken: deque[int] = deque()
+
+    def tell(event: Told) -> None:
+        told.put((taken.popleft() if isinstance(event, FileResult) else -1, event))
+
     try:
         with closing(worker.do(feed.take(taken), on_tile=feed.check)) as events:
-            for event in events:
-                told.put((taken.popleft() if isinstance(event, FileResult) else -1, event))
-                feed.check()
-    except Interrupted:
-        told.put(_Ended(None))
+            try:
+                for event in events:
+                    tell(event)
+                    feed.check()
+            except Interrupted as stop:
+                for event in last_told(events, stop):
+                    tell(event)
     except BaseException as error:  # it is raised where the results are awaited
         told.put(_Ended(error))
     else:

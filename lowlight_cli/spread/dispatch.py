@@ -79,6 +79,7 @@ class Dispatch:
         self._jobs: Sequence[Job] = ()
         self._todo: deque[int] = deque()
         self._lost: Counter[int] = Counter()
+        self._has_left = False
         self.made_with = ""
         for _ in range(count):
             place = _Place(hire())
@@ -97,22 +98,45 @@ class Dispatch:
         """Do the jobs and yield a result for each in their order."""
         self._jobs, self._todo = jobs, deque(range(len(jobs)))
         order = InOrder(len(jobs), fail_fast=self._fail_fast)
-        while not order.is_complete:
-            self._assign()
-            for number, result in self._hear(self._heard.get()):
-                yield from order.take(number, result)
+        try:
+            while not order.is_complete:
+                self._assign()
+                for number, result in self._hear(self._heard.get()):
+                    yield from order.take(number, result)
+            yield from self._rest(order)
+        except (Exception, KeyboardInterrupt):
+            yield from self._rest(order)
+            raise
 
     def close(self) -> None:
         """Ask every member to leave its job, give it time to do so tidily, and end it."""
-        answers = [place.answer for place in self._places if place.job is not None and place.answer is not None]
-        for place in self._places:
-            if place.job is not None:
-                place.member.stop()
-        wait(answers, timeout=_FAREWELL_SECONDS)
+        self._leave()
         for place in self._places:
             place.member.dismiss()
             if place.job is not None and place.answer is not None and not place.answer.done():
                 _remove_parts(self._jobs[place.job])
+
+    def _leave(self) -> None:
+        if self._has_left:
+            return
+        self._has_left = True
+        busy = [place for place in self._places if place.job is not None]
+        for place in busy:
+            place.member.stop()
+        wait([place.answer for place in busy if place.answer is not None], timeout=_FAREWELL_SECONDS)
+
+    def _rest(self, order: InOrder) -> Iterator[FileResult]:
+        """Have members leave their jobs, and yield what came of those that they had finished."""
+        self._leave()
+        for place in self._places:
+            number, answer = place.job, place.answer
+            if number is None or answer is None or not answer.done() or answer.exception() is not None:
+                continue
+            place.job = None
+            last = answer.result()
+            if isinstance(last, Done) and last.result is not None:
+                yield from order.take(number, last.result)
+        yield from order.rest()
 
     def _assign(self) -> None:
         for place in self._places:

@@ -9,8 +9,8 @@ from lowlight_cli.results import FileResult
 class InOrder:
     """Takes results by their place in the plan and gives them out in its order.
 
-    With `fail_fast` the first failure in the plan's order is the last result: that of one worker may be later in the
-    plan than what another still does.
+    With `fail_fast` they are complete with the first failure in the plan's order: that of one worker may be later in
+    the plan than what another still does.
     """
 
     def __init__(self, count: int, *, fail_fast: bool) -> None:
@@ -22,7 +22,7 @@ class InOrder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last result was given out."""
+        """Whether the last result was given out that is waited for."""
         return self._stopped or self._next == self._count
 
     def take(self, place: int, result: FileResult) -> Iterator[FileResult]:
@@ -33,3 +33,8 @@ class InOrder:
             self._next += 1
             self._stopped = self._fail_fast and result.status == "failed"
             yield result
+
+    def rest(self) -> Iterator[FileResult]:
+        """Yield what came of jobs whose turn will not come: when the work has ended early, what they made is there."""
+        for place in sorted(self._early):
+            yield self._early.pop(place)
