@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lowlight_cli.results import printable
 
 _LINE_SECONDS = 30.0
 _LINE_SHARE = 0.05
@@ -26,7 +27,7 @@ def stderr_console() -> Console:
 def logged_to_stderr(*, quiet: bool, verbose: bool) -> Iterator[None]:
     """Show the package's log on stderr: warnings, nothing with `quiet`, everything with `verbose`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Printable())
     log = logging.getLogger("lowlight_cli")
     before = log.level
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
@@ -36,6 +37,11 @@ def logged_to_stderr(*, quiet: bool, verbose: bool) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep_lines=True)
 
 
 class Show:
@@ -87,7 +93,7 @@ class Show:
         """Tell that an item is finished; `name` may hold anything."""
         self._done += 1
         if self._bars:
-            self._bars.update(self._outer, completed=self._done, description=escape(_shortened(name)))
+            self._bars.update(self._outer, completed=self._done, description=escape(_shortened(printable(name))))
             self._bars.update(self._inner, completed=0, visible=False)
         elif not self._quiet and self._total > 1:
             self._line_now_and_then()
@@ -99,7 +105,7 @@ class Show:
 
     def tell(self, text: str) -> None:
         """Print a line above the bars, even if quiet: failures."""
-        self._console.print(escape(_printable(text, self._console.encoding)), soft_wrap=True)
+        self._console.print(escape(printable(text, self._console.encoding, keep_lines=True)), soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:
@@ -124,9 +130,3 @@ class Show:
 
 def _shortened(name: str, room: int = 40) -> str:
     return name if len(name) <= room else f"{name[: room // 2 - 1]}…{name[-room // 2 :]}"
-
-
-def _printable(text: str, encoding: str) -> str:
-    """Escape what the terminal's encoding cannot show, undecodable bytes of file names, and what would steer it."""
-    shown = "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one != "\n" else one for one in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)

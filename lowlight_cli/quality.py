@@ -20,6 +20,7 @@ from lowlight_cli.errors import InputError, LowlightError
 from lowlight_cli.images import Canvas, Picture, Thumbnail, read_picture, thumbnail_of
 from lowlight_cli.metrics import Quality, Score, mean_grey, measure_quality
 from lowlight_cli.pairs import Pairs
+from lowlight_cli.results import name_of
 from lowlight_cli.settings import Compute
 from lowlight_cli.sheet import Cell, write_sheet
 
@@ -64,8 +65,8 @@ class QualityRow:
             "kind": "sample",
             "method": self.method,
             "name": self.sample.name,
-            "low": _printable(self.sample.low),
-            "reference": _printable(self.sample.reference) if self.sample.reference else None,
+            "low": name_of(self.sample.low),
+            "reference": name_of(self.sample.reference) if self.sample.reference else None,
             **_quality_as_json(self.quality),
             **self.scores,
             "mean": _finite(self.mean),
@@ -255,10 +256,6 @@ def _quality_as_json(quality: Quality | None) -> dict[str, float | None]:
 def _finite(value: float | None) -> float | None:
     """JSON has neither infinity (equal pictures) nor NaN (nothing measured)."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _printable(path: Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _require_one_size(low: Picture, reference: Picture | None) -> None:

@@ -1,5 +1,6 @@
 """What becomes of files, as data: for `--json`, for reports, and for a plan that is only told. No torch here."""
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,9 @@ from lowlight_cli.errors import LowlightError
 from lowlight_cli.paths import Job
 
 SCHEMA = 1
+
+# Controls, which steer a terminal, and turns of direction, which make a name read as another.
+_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Event = TypeVar("Event")
 
@@ -54,6 +58,14 @@ def blank_result(job: Job, status: Status) -> FileResult:
 def name_of(path: Path | None) -> str:
     """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
     return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str, encoding: str = "utf-8", *, keep_lines: bool = False) -> str:
+    """Write out what nobody sees or what would steer a terminal, bytes that are no text, and what an encoding lacks."""
+    if keep_lines:
+        return "\n".join(printable(line, encoding) for line in text.split("\n"))
+    shown = _UNSEEN.sub(lambda found: found[0].encode("unicode-escape").decode(), text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def failed_result(result: FileResult, error: LowlightError) -> FileResult:

@@ -124,10 +124,10 @@ def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], *, described_
     """
     expected = network.state_dict()
     faults = {
-        "lacks": [name for name in expected if name not in tensors],
-        "has the unknown": [name for name in tensors if name not in expected],
+        "lacks": [repr(name) for name in expected if name not in tensors],
+        "has the unknown": [repr(name[:60]) for name in tensors if name not in expected],
         "has another shape at": [
-            f"{name} ({_shape(tensors[name])} where {_shape(expected[name])} is expected)"
+            f"{name!r} ({_shape(tensors[name])} where {_shape(expected[name])} is expected)"
             for name in expected
             if name in tensors and tensors[name].shape != expected[name].shape
         ],

@@ -11,6 +11,7 @@ from lowlight_cli.cli import bench, enhance, export, train, video, weights, zero
 from lowlight_cli.cli.commands import Command, Group
 from lowlight_cli.cli.versions import version_line, version_page
 from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.results import printable
 
 
 class _Boundary(Group):
@@ -42,9 +43,9 @@ def let_go_of_output(error: OSError) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr, whatever its encoding can hold."""
+    """Print a sentence on stderr, whatever its encoding can hold."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    typer.echo(printable(text, encoding, keep_lines=True), err=True)
 
 
 app = typer.Typer(

@@ -16,6 +16,7 @@ from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.pairs import Split, find_pairs
 from lowlight_cli.paths import require_free, require_own_names
+from lowlight_cli.results import printable
 from lowlight_cli.settings import Compute
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ class _Table:
         self._as_json = as_json
         self._scores = scores
         self._closing = False
-        self._name_width = max(len(_plain(name)) for name in ["mean of 99999", *(each.name for each in samples)])
-        self._method_width = max(map(len, methods))
+        self._name_width = max(len(printable(name)) for name in ["mean of 99999", *(each.name for each in samples)])
+        self._method_width = max(len(printable(name)) for name in methods)
         if not as_json:
             self._line("picture", "method", (*_COLUMNS, *scores))
 
@@ -182,7 +183,7 @@ class _Table:
     def _line(self, name: str, method: str, cells: Sequence[str]) -> None:
         widths = [len(title) for title in (*_COLUMNS, *self._scores)]
         numbers = "  ".join(cell.rjust(max(width, 7)) for cell, width in zip(cells, widths, strict=True))
-        typer.echo(f"{_plain(name):<{self._name_width}}  {method:<{self._method_width}}  {numbers}")
+        typer.echo(f"{printable(name):<{self._name_width}}  {printable(method):<{self._method_width}}  {numbers}")
 
 
 def _quality_cells(quality: "Quality | None") -> list[str]:
@@ -190,8 +191,3 @@ def _quality_cells(quality: "Quality | None") -> list[str]:
         return ["-"] * 4
     plain = (f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")
     return [*plain, f"{quality.psnr_gt_mean:.2f}", f"{quality.ssim_gt_mean:.4f}"]
-
-
-def _plain(name: str) -> str:
-    """Escape what is no text in a file's name, and line breaks."""
-    return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")

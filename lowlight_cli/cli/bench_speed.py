@@ -14,6 +14,7 @@ from lowlight_cli.bench.rows import BenchRow, Machine, Report, read_report
 from lowlight_cli.bench.settings import Speed
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import require_free, require_own_names
+from lowlight_cli.results import printable
 
 _HEADINGS = ("what", "of", "size", "seconds", "spread", "a second", "peak", "relative")
 
@@ -92,7 +93,7 @@ def _print_networks(rows: Iterable[BenchRow]) -> None:
     if networks:
         typer.echo("")
         for name, row in networks.items():
-            typer.echo(f"{name}: {row.parameters:,} parameters, {row.gmacs:.2f} GMACs at 256x256")
+            typer.echo(f"{printable(name)}: {row.parameters:,} parameters, {row.gmacs:.2f} GMACs at 256x256")
 
 
 def _print_changes(report: Report, old: Report, *, as_json: bool) -> None:
@@ -103,7 +104,7 @@ def _print_changes(report: Report, old: Report, *, as_json: bool) -> None:
         return
     typer.echo("")
     for name, (ours, theirs) in differences(report, old).items():
-        typer.echo(f"{name} was {theirs} and is {ours}")
+        typer.echo(printable(f"{name} was {theirs} and is {ours}"))
     headings = ("what", "of", "size", "time", "certain above", "verdict")
     _print_table([headings, *(_change_cells(change) for change in changes)], left=3)
     if not changes:
@@ -118,8 +119,9 @@ def _change_cells(change: Change) -> tuple[str, ...]:
 
 def _print_table(lines: Sequence[Sequence[str]], *, left: int) -> None:
     """Print lines in columns, the first `left` of them aligned left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
+    shown = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for line in shown:
         cells = (
             cell.ljust(width) if index < left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))

@@ -16,7 +16,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.paths import Plan, read_file_list
-from lowlight_cli.results import FileResult, blank_result, last_told, name_of
+from lowlight_cli.results import FileResult, blank_result, last_told, name_of, printable
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
@@ -48,7 +48,7 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             typer.echo(json.dumps(result.as_json()))
         else:
             note = "  (exists: skipped)" if result.status == "skipped" else ""
-            typer.echo(f"{result.input} -> {result.output}{note}")
+            typer.echo(f"{printable(result.input)} -> {printable(result.output)}{note}")
 
 
 @contextmanager

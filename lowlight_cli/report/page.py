@@ -25,7 +25,8 @@ from lowlight_cli.atomic import atomic_file, make_folder
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.paths import facts_of, is_file
 from lowlight_cli.report.previews import Preview
-from lowlight_cli.report.words import versions_in_words, visible, without_home
+from lowlight_cli.report.words import versions_in_words, without_home
+from lowlight_cli.results import printable
 
 _MARK = b"<!-- a report by lowlight -->"
 _DATA_PLACE = "<!-- pictures -->"
@@ -176,11 +177,11 @@ def _text(words: str) -> str:
 
     Pages are passed on to others: where the user's own folder lies, and so the user's name, is left out of all words.
     """
-    return html.escape(visible(without_home(words).encode("utf-8", "backslashreplace").decode()))
+    return html.escape(printable(without_home(words)))
 
 
 def _card(number: int, card: Card) -> str:
-    name, first, shown = _text(card.name), card.views[0].preview, visible(without_home(card.name))
+    name, first, shown = _text(card.name), card.views[0].preview, printable(without_home(card.name))
     views = [(view.label, view.note, view.preview.width, view.preview.height) for view in card.views]
     about = json.dumps({"name": shown, "width": card.width, "height": card.height, "views": views})
     choices = ""

@@ -8,12 +8,6 @@ from pathlib import Path
 from lowlight_cli import __version__
 
 # They would turn the letters that follow, or break the line: a name may say what it likes, but not about our words.
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(name: str) -> str:
-    """Return a name with the characters written out that nobody sees: controls, and turns of direction."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode-escape").decode(), name)
 
 
 def without_home(words: str) -> str:

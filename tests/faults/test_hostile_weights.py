@@ -439,9 +439,17 @@ def test_strict_loading_names_two_of_each_fault() -> None:
     with pytest.raises(WeightsError) as caught:
         load_strict(network, tensors, described_as="a.pt (width 4)")
     assert str(caught.value) == (
-        "a.pt (width 4) does not fit: it lacks 1.weight, 1.bias and 3 more, it has the unknown extra, "
-        "it has another shape at 0.bias (5 where 4 is expected)"
+        "a.pt (width 4) does not fit: it lacks '1.weight', '1.bias' and 3 more, it has the unknown 'extra', "
+        "it has another shape at '0.bias' (5 where 4 is expected)"
     )
+
+
+def test_strict_loading_shows_no_name_of_a_file_as_it_is() -> None:
+    tensors = {"\x1b]0;pwned\x07": torch.zeros(1), "y" * 300_000: torch.zeros(1)}
+    with pytest.raises(WeightsError) as caught:
+        load_strict(nn.Conv2d(3, 4, 3), tensors, described_as="a.pt")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_strict_loading_copies_every_number_and_converts_the_dtype() -> None:

@@ -1,6 +1,7 @@
 """Awful names, in every command, under every encoding, into every kind of pipe: never a traceback."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ COMMANDS: tuple[tuple[bytes, ...], ...] = (
     (b"enhance", b"./{}.png", b"-o", b"out/", b"--model", b"identity"),
     (b"enhance", b"./{}.png", b"-o", b"out/", b"--model", b"identity", b"--json", b"--report", b"out/{}.html"),
     (b"enhance", b"./{}-bad.png", b"-o", b"out/", b"--model", b"identity"),
+    (b"enhance", b"./{}.png", b"--dry-run"),
     (b"enhance", b"./{}.png", b"--dry-run", b"--json"),
     (b"enhance", b"./{}-missing.png"),
     (b"zero-shot", b"./{}-bad.png", b"-o", b"out/", b"--epochs", b"1"),
@@ -90,13 +92,14 @@ def check(ran: Ran, about: object) -> None:
     assert "Traceback" not in ran.said, (about, ran.said)
     assert "Exception ignored" not in ran.said, (about, ran.said)
     assert ran.code in (0, 1, 2, 3), (about, ran.code, ran.said)
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", ran.out + ran.err), (about, ran.said)
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("names", [2, pytest.param(len(NAMES), marks=slow)])
 def test_no_name_encoding_or_stream_gives_a_traceback(names: int, speaking: Forks, quick_folder: Path) -> None:
     count, started = 0, time.monotonic()
-    chosen = NAMES if names == len(NAMES) else (b"[/x]", b"a\n\xff")
+    chosen = NAMES if names == len(NAMES) else (b"[/x]", b"a\n\xff\x1b]0;b\x07")
     for number, name in enumerate(chosen):
         folder = quick_folder / str(number)
         folder.mkdir()
