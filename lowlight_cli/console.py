@@ -47,14 +47,20 @@ class _Printable(logging.Formatter):
 class Show:
     """Progress over `total` items (files, frames) and the steps within the present one.
 
-    On a terminal two bars with the time that remains; elsewhere a line every 30 seconds or 5 %; nothing if quiet.
+    On a terminal two bars with the time that remains; elsewhere a line every 30 seconds or 5 % of the items, and of an
+    item's steps one when nothing else was said for 30 seconds; nothing if quiet.
     """
 
-    def __init__(self, total: int, *, noun: str = "files", quiet: bool = False) -> None:
-        self._console = stderr_console()
+    def __init__(
+        self, total: int, *, noun: str = "files", quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console, self._clock = stderr_console(), clock
         self._total, self._noun, self._quiet = total, noun, quiet
         self._done = 0
-        self._last_line = (time.monotonic(), 0)
+        self._last_line = (clock(), 0)
+        self._last_said = clock()
+        self._item: str | None = None
+        self._step, self._begun = 0, (0.0, 0)
         self._bars: Progress | None = None
         self._outer = self._inner = TaskID(0)
         if self._console.is_terminal and not quiet:
@@ -80,10 +86,16 @@ class Show:
         if self._bars:
             self._bars.stop()
 
-    def step(self, done: int, total: int, what: str) -> None:
-        """Tell that `done` of `total` tiles, frames or steps of the present item are finished; `what` stands beside."""
+    def step(self, done: int, total: int | None, what: str, *, item: str = "") -> None:
+        """Tell that `done` of `total` tiles, frames or steps of the present item are finished; None: nobody knows.
+
+        `what` stands beside them, and `item` names whose they are where lines are written.
+        """
         if self._bars:
-            self._bars.update(self._inner, description=what, completed=done, total=total, visible=total > 1)
+            shown = done if total is None else total
+            self._bars.update(self._inner, description=what, completed=done, total=shown, visible=shown > 1)
+        elif not self._quiet:
+            self._step_now_and_then(done, total, what, item)
 
     def steps_of(self, what: str) -> Callable[[int, int], None]:
         """Return what is told how much is done and how much there is, of `what`."""
@@ -105,6 +117,7 @@ class Show:
 
     def tell(self, text: str) -> None:
         """Print a line above the bars, even if quiet: failures."""
+        self._last_said = self._clock()
         self._console.print(escape(printable(text, self._console.encoding, keep_lines=True)), soft_wrap=True)
 
     @property
@@ -122,10 +135,29 @@ class Show:
             self._bars.start()
 
     def _line_now_and_then(self) -> None:
-        now, (before, done) = time.monotonic(), self._last_line
+        now, (before, done) = self._clock(), self._last_line
         if now - before >= _LINE_SECONDS or ((self._done - done) / self._total >= _LINE_SHARE and now - before >= 1):
             self._last_line = (now, self._done)
             self.tell(f"{self._done} of {self._total} {self._noun}")
+
+    def _step_now_and_then(self, done: int, total: int | None, what: str, item: str) -> None:
+        now = self._clock()
+        if item != self._item or done < self._step:
+            self._item, self._begun = item, (now, done)
+        self._step = done
+        if now - self._last_said < _LINE_SECONDS:
+            return
+        began, first = self._begun
+        of, left = "" if total is None else f" of {total}", ""
+        if total is not None and done > first:
+            left = f", {_duration((total - done) * (now - began) / (done - first))} left"
+        self.tell(f"{item and f'{item}: '}{done}{of} {what}{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _shortened(name: str, room: int = 40) -> str:

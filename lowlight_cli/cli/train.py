@@ -124,11 +124,11 @@ def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> int:
         if as_json:
             typer.echo(json.dumps({"schema": 1, **as_record(event)}))
         if isinstance(event, Progress):
-            show.step(event.step, event.steps, "steps")
             skipped = f", {event.skipped} skipped" if event.skipped else ""
             show.say(
                 f"step {event.step} of {event.steps}: loss {event.loss:.4f}, {event.seconds:.2f} s a step{skipped}"
             )
+            show.step(event.step, event.steps, "steps")
         elif isinstance(event, Validation):
             show.say(
                 f"validation: {event.psnr:.2f} dB plain, {event.psnr_gt_mean:.2f} dB GT-mean, SSIM {event.ssim:.3f}"

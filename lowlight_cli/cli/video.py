@@ -1,7 +1,5 @@
 """`lowlight video`: clips frame by frame, with sound, timing and calm."""
 
-import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -22,12 +20,10 @@ from lowlight_cli.video.settings import read_arguments
 from lowlight_cli.zero_shot.settings import ZeroShot
 
 if TYPE_CHECKING:
-    from lowlight_cli.clip import ClipProgress
     from lowlight_cli.report.files import Contents
     from lowlight_cli.spread import Told
 
 _FILM, _PART, _LIGHT = "Film", "Part", "Light"
-_LINE_SECONDS = 30.0
 
 Codec = Annotated[
     str | None,
@@ -270,36 +266,16 @@ def _drawing(show: Show) -> "Callable[[Told], None]":
     """Return what draws progress; it raises SettingsError for an option that the first clip cannot have."""
     from lowlight_cli.clip import ClipProgress
 
-    last_line, is_first = time.monotonic(), True
+    is_first = True
 
     def draw(told: "Told") -> None:
-        nonlocal last_line, is_first
-        if isinstance(told, FileResult):
+        nonlocal is_first
+        if isinstance(told, ClipProgress):
+            what = "steps" if told.stage == "fit" else "frames"
+            show.step(told.done, told.total, f"{what}, {told.frames_per_second:.1f} a second", item=told.input)
+        elif isinstance(told, FileResult):
             if is_first and told.error and told.error.code == SettingsError.code:  # which would fail all the others
                 raise SettingsError(told.error.message)
             is_first = False
-        if not isinstance(told, ClipProgress):
-            return
-        show.step(told.done, told.total or told.done, _pace(told))
-        if not sys.stderr.isatty() and time.monotonic() - last_line >= _LINE_SECONDS:
-            last_line = time.monotonic()
-            show.say(_line(told))
 
     return draw
-
-
-def _line(told: "ClipProgress") -> str:
-    of = "" if told.total is None else f" of about {told.total}"
-    what = "step" if told.stage == "fit" else "frame"
-    left = "" if told.seconds_left is None else f", {_clock(told.seconds_left)} left"
-    return f"{told.input}: {what} {told.done}{of}, {_pace(told)}{left}"
-
-
-def _pace(told: "ClipProgress") -> str:
-    return f"{told.frames_per_second:.1f} {'steps' if told.stage == 'fit' else 'frames'} a second"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
