@@ -13,6 +13,7 @@ from torch import Tensor
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.images.colour import grey_of
+from lowlight_cli.paths import facts_of
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Precision, Tiling, Tone
 
 Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
@@ -43,12 +44,14 @@ def enhance(
     - A numpy array: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, RGB order; uint8, uint16, or floats in [0, 1].
     - A tensor: `(3, H, W)` or `(N, 3, H, W)`, RGB floats in [0, 1], any device.
 
-    The result has the input's shape and type. The model stays loaded for the next call with the same choice. Raises
-    SettingsError for anything else, and the errors of `enhancer.load_enhancer` and `Enhancer.enhance`.
+    The result has the input's shape and type. The model stays loaded for the next call with the same choice, as
+    long as a file of weights does not change. Raises SettingsError for anything else, and the errors of
+    `enhancer.load_enhancer` and `Enhancer.enhance`.
     """
     tone = Tone(strength, exposure, protect_highlights, denoise)
     file = None if weights is None else Path(weights)
-    enhancer = _loaded(model, file, Compute(device, precision, Tiling(tile)), denoise, offline)
+    compute = Compute(device, precision, Tiling(tile))
+    enhancer = _loaded(model, file, _version_of(file), compute, denoise, offline)
     if isinstance(picture, Image.Image):
         return Image.fromarray(_enhance_array(_array_of(picture), enhancer, tone))
     if isinstance(picture, Tensor):
@@ -58,8 +61,21 @@ def enhance(
     raise SettingsError(f"a picture is a PIL image, a numpy array or a torch tensor, not {type(picture).__name__}")
 
 
+def _version_of(weights: Path | None) -> object:
+    """Return what changes with a file's content: who trains on and looks again must see the new weights."""
+    facts = None if weights is None else facts_of(weights)
+    return facts and (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
 @lru_cache(maxsize=1)
-def _loaded(model: str, weights: Path | None, compute: Compute, denoise: float | None, offline: bool) -> Enhancer:
+def _loaded(
+    model: str,
+    weights: Path | None,
+    version: object,  # noqa: ARG001 (it parts one content of the file from the next)
+    compute: Compute,
+    denoise: float | None,
+    offline: bool,
+) -> Enhancer:
     return load_enhancer(model, weights=weights, compute=compute, denoise=denoise, offline=offline)
 
 

@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 import lowlight_cli
+from lowlight_cli.enhancer import find_model
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.weights_file import write_weights
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])
@@ -76,3 +78,15 @@ def test_tensors_come_back_as_tensors(shape):
 def test_other_things_are_refused(wrong):
     with pytest.raises(SettingsError):
         lowlight_cli.enhance(wrong, model="identity")
+
+
+def test_weights_that_were_written_anew_are_read_anew(tmp_path):
+    file, picture = tmp_path / "m.safetensors", np.full((16, 16, 3), 40, np.uint8)
+    weights = find_model("darkir-small").weights
+    outs = []
+    for factor in (1.0, 0.5, 0.5):
+        tensors = {name: tensor * factor for name, tensor in weights.tensors.items()}
+        write_weights(file, tensors, weights.metadata)
+        outs.append(lowlight_cli.enhance(picture, weights=file))
+    assert (outs[0] != outs[1]).any()
+    assert (outs[1] == outs[2]).all()
