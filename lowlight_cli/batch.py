@@ -182,7 +182,7 @@ class _Line:
         warnings = write_frames(
             frames(), target, animation=animation, encoding=self._batch.encoding, overwrite=self._batch.overwrite
         )
-        _keep_times(job, self._batch)
+        keep_times(job, self._batch)
         return warnings
 
     def _written(self, *, everything: bool) -> Iterator[FileResult]:
@@ -250,12 +250,12 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
     warnings = write_picture(result, job.output, encoding=batch.encoding, overwrite=batch.overwrite)
     for path in job.variants:
         write_comparison(original, result, path, batch.comparison, encoding=batch.encoding, overwrite=batch.overwrite)
-    _keep_times(job, batch)
+    keep_times(job, batch)
     return warnings
 
 
-def _keep_times(job: Job, batch: Batch) -> None:
+def keep_times(job: Job, batch: Batch) -> None:
+    """Give all files of a job the times of its input, if that is wanted; raises OutputError."""
     if batch.preserve_times and job.input is not None:
-        for path in (job.output, *job.variants):
-            if path is not None:
-                preserve_times(job.input, path)
+        for path in job.files:
+            preserve_times(job.input, path)

@@ -298,6 +298,14 @@ def zero_shot(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["zero-shot", *map(str, arguments), "--epochs", "2", "--device", "cpu"])
 
 
+def test_every_result_of_a_photo_gets_its_times_on_request(tmp_path: Path):
+    photo = save_photo(tmp_path / "night.png", darkened(scene()))
+    os.utime(photo, (1_000_000_000, 1_000_000_000))
+    assert zero_shot(photo, "--save", "both", "--compare", "--preserve-times").exit_code == 0
+    assert {path.stat().st_mtime for path in tmp_path.iterdir()} == {1_000_000_000}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_records_of_a_fit_lie_beside_the_photo_and_never_over_it(tmp_path: Path):
     photo = save_photo(tmp_path / "night.png", darkened(scene()))
     before = photo.read_bytes()

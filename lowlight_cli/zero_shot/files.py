@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowlight_cli.atomic import preserve_times
-from lowlight_cli.batch import Batch
+from lowlight_cli.batch import Batch, keep_times
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
 from lowlight_cli.enhancer import Enhancer, PictureSource
@@ -147,8 +146,7 @@ class ZeroShotFiles:
                 write_comparison(photo, result, path, how, encoding=encoding, overwrite=self._batch.overwrite)
             else:
                 self._write_picture(self._noisy(state, photo), path)
-        if self._batch.preserve_times and job.input is not None:
-            preserve_times(job.input, job.output)
+        keep_times(job, self._batch)
         return replace(
             blank_result(job, "done"),
             width=photo.width,
