@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -29,6 +30,7 @@ from lowlight_cli.train.recipe import DataRecipe, Schedule, Stage, parse_recipe,
 from lowlight_cli.train.scenes import load_clean
 from lowlight_cli.train.settings import Run
 from lowlight_cli.weights_file import read_weights
+from lowlight_cli.zero_shot.pretrain import read_photos
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -346,6 +348,20 @@ def test_the_test_split_of_a_data_set_is_held_out(clean, tmp_path):
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="to train on"):
         load_clean(tmp_path, tiny(1))
+
+
+def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
+    photo = Image.open(min(clean.glob("*.png")))
+    photo.save(tmp_path / "a.jpg")
+    photo.save(tmp_path / "b.avif")
+    photo.save(tmp_path / "no suffix", "PNG")
+    photo.resize((20, 20)).save(tmp_path / "small.png")
+    (tmp_path / "._a.jpg").write_bytes(b"\0\5\x16\7" + bytes(100))  # what a Mac leaves on foreign disks
+    (tmp_path / "notes.txt").write_text("of the shoot")
+    with caplog.at_level(logging.WARNING, "lowlight_cli"):
+        assert len(load_clean(tmp_path, tiny(1))[0].photos) == 3
+        assert [photo.shape for photo in read_photos(tmp_path)] == [(64, 80, 3)] * 3 + [(20, 20, 3)]
+    assert caplog.messages == ["left out as smaller than the crops of 32x32: 1 of the photos"]
 
 
 @pytest.mark.parametrize(

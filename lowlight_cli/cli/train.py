@@ -94,10 +94,10 @@ def train(
     wanted = read_recipe(recipe)
     run = Run(output, "", device, save_every, validate_every, report_every, workers)
     run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
-    training, held_out = _load(clean, pairs, wanted)
-    named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
-    run = replace(run, data=f"{training.count} of {named}")
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
+        training, held_out = _load(clean, pairs, wanted)
+        named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
+        run = replace(run, data=f"{training.count} of {named}")
         events = journaled(run_training(wanted, training, held_out, run=run), output)
         if not _follow(events, show, as_json=as_json):
             show.say(f"the training in {output} is over: all its steps were taken before")

@@ -1,7 +1,7 @@
 """Clean photos and HDR panoramas, made dark anew for every sample."""
 
+import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,13 +24,16 @@ from lowlight_cli.degrade import (
 )
 from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.images import read_picture
+from lowlight_cli.paths import PICTURES, files_below
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Sample, Source, Sources, place_crop
 
+logger = logging.getLogger(__name__)
+
 _PREVIEW_SIDE = 32
 _PREVIEW_REPEAT = 4  # pixels of noise averaged, each way, per pixel of the preview that the lift is read from
-_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+_CLEAN = replace(PICTURES, suffixes={**PICTURES.suffixes, ".hdr": "hdr"})
 _WHOLE = (0.0, 1.0, 0.0, 1.0)
 
 
@@ -134,19 +137,17 @@ def read_planes(path: Path) -> NDArray[np.float32]:
         raise InputError(f"{path}: {error}") from error
 
 
-def _read_photo(path: Path) -> NDArray[np.uint8]:
-    """Read any picture we can decode as 8-bit sRGB `(h, w, 3)`; raises InputError."""
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read any picture we can decode as 8-bit sRGB `(h, w, 3)`; raises InputError, which names it."""
     planes = read_planes(path)
     return np.rint(planes.transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
-def _clean_files(folder: Path) -> Iterator[Path]:
-    suffixes = (*_PHOTO_SUFFIXES, ".hdr")
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and path.is_file())
-
-
 def load_clean(folder: Path, recipe: Recipe) -> tuple[Sources, Sources]:
     """Load clean photos and .hdr panoramas under `folder`: those to train on, and those held out.
+
+    Any picture that `read_picture` reads is one, and what hidden files hold is none. Photos smaller than the recipe's
+    crops are left out, with a warning.
 
     Raises:
         SettingsError: there is no such folder, or no picture in it to train on.
@@ -156,14 +157,19 @@ def load_clean(folder: Path, recipe: Recipe) -> tuple[Sources, Sources]:
         raise SettingsError(f"there is no folder {str(folder)!r} with pictures to train on")
     smallest = max(stage.crop for stage in recipe.schedule.stages)
     parts: dict[bool, tuple[list[Source], list[Source]]] = {False: ([], []), True: ([], [])}
-    for path in _clean_files(folder):
+    small = 0
+    for path in files_below(folder, _CLEAN):
         photos, panoramas = parts[path.stem in recipe.data.held_out]
         if path.suffix.lower() == ".hdr":
             panoramas.append(Panorama(read_radiance(path)))
             continue
-        photo = _read_photo(path)
+        photo = read_photo(path)
         if min(photo.shape[:2]) >= smallest:
             photos.append(CleanPhoto(photo))
+        else:
+            small += 1
+    if small:
+        logger.warning("left out as smaller than the crops of %dx%d: %d of the photos", smallest, smallest, small)
     training, held_out = (Sources(*parts[part]) for part in (False, True))
     if training.is_empty:
         raise SettingsError(f"{folder} holds no picture of at least {smallest}x{smallest} pixels to train on")

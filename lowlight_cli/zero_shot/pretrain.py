@@ -29,8 +29,9 @@ from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, new_network
 from lowlight_cli.degrade import Camera, Illumination, Picture, draw_shot, render, scene_of_photo, take
 from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.images import read_picture
+from lowlight_cli.paths import PICTURES, files_below
 from lowlight_cli.tone import to_encoded, to_linear
+from lowlight_cli.train.scenes import read_photo
 from lowlight_cli.weights_file import write_weights
 
 _CROPS, _SIDE = 8, 64
@@ -40,7 +41,6 @@ _CLIP = 2.0
 _FREEZE_FROM = 0.7  # of the steps: batch norm's statistics stand from here on, as they do in a fit
 _AVERAGE_FROM, _AVERAGING = 0.5, 0.01
 _LARGEST_LIFT, _LARGEST_ERROR = 40.0, 0.25
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 _log = logging.getLogger(__name__)
 
@@ -183,8 +183,7 @@ def _exposed(picture: Tensor, gain: Tensor) -> Tensor:
 
 def read_photos(folder: Path) -> list[NDArray[np.uint8]]:
     """Read the photos under a folder as sRGB `(h, w, 3)`, in the order of their names; raises InputError."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    return [np.rint(read_picture(path).srgb().transpose(1, 2, 0) * 255).astype(np.uint8) for path in paths]
+    return [read_photo(path) for path in files_below(folder, PICTURES)]
 
 
 def main() -> None:
