@@ -376,6 +376,13 @@ def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
         ("seed = 1", "incomplete"),
         ('name = "x"\n[schedule]\nstages = [{ steps = 3 }]', "incomplete"),
         ('name = "x"\n[network]\nuse_csf = 1', "use_csf"),
+        ('name = "x"\nseed = [1]', "seed"),
+        ('name = "x"\n[optimiser]\nlearning_rate = [1, 2]', "learning_rate"),
+        ('name = "x"\n[optimiser]\nbetas = [0.9]', "betas takes 2 values, not 1"),
+        ('name = "x"\n[optimiser]\nbetas = 0.9', "betas"),
+        ('name = "x"\n[network]\ndilations = ["a"]', "dilations cannot be 'a'"),
+        ('name = "x"\n[camera]\nstops_under = [3.0, 4.0, 5.0]', "stops_under takes 2"),
+        ('name = "x"\n[data]\nheld_out = [1]', "held_out"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused_by_name(text, named):
@@ -427,7 +434,14 @@ def test_radiance_pictures_are_read_in_linear_light(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"#?RADIANCE\n\n-Y 4 +X 16\n\x02\x02\x00\x10", b"\x89PNG", b"#?R\n\n-Y a +X b\nxx"]
+    "content",
+    [
+        b"",
+        b"#?RADIANCE\n\n-Y 4 +X 16\n\x02\x02\x00\x10",
+        b"\x89PNG",
+        b"#?R\n\n-Y a +X b\nxx",
+        b"#?R\n\n-Y 1000000 +X 1000000\n\x02\x02",
+    ],
 )
 def test_a_damaged_radiance_picture_is_an_input_error(tmp_path, content):
     (tmp_path / "a.hdr").write_bytes(content)

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from lowlight_cli.degrade import Picture
 from lowlight_cli.errors import InputError
+from lowlight_cli.images import default_pixel_budget
 
 
 def read_radiance(path: Path) -> Picture:
     """Read a Radiance RGBE picture, `(height, width, 3)` linear light (Ward, *Real Pixels*, 1991; run-length coded).
 
     Raises:
-        InputError: the file cannot be read or is none.
+        InputError: the file cannot be read, is none, or has more pixels than `default_pixel_budget`.
     """
     try:
         data = path.read_bytes()
@@ -24,6 +25,8 @@ def read_radiance(path: Path) -> Picture:
         if not header.startswith(b"#?") or words[0::2] != [b"-Y", b"+X"]:
             raise InputError(f"{path} is no Radiance picture, or lies on its side")
         height, width = int(words[1]), int(words[3])
+        if height * width > default_pixel_budget():
+            raise InputError(f"{path} says that it is {width}x{height} pixels, more than memory is for")
         rgbe = _scanlines(body, height, width)
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"cannot read {path}: {error}") from error

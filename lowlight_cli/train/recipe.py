@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from lowlight_cli.degrade import Camera
 from lowlight_cli.errors import SettingsError
@@ -175,12 +175,16 @@ def _fitted(value: object, wanted: object, place: str) -> object:
     """Turn a TOML value into what a field declares, or raise SettingsError."""
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
         return _built(wanted, value, place)
-    if isinstance(value, list):
-        inner = [(_built(Stage, item, place) if isinstance(item, dict) else item) for item in value]
-        return tuple(inner)
+    if get_origin(wanted) is tuple and isinstance(value, list):
+        kinds = get_args(wanted)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        elif len(kinds) != len(value):
+            raise SettingsError(f"recipe: {place} takes {len(kinds)} values, not {len(value)}")
+        return tuple(_fitted(item, kind, place) for item, kind in zip(value, kinds, strict=True))
     simple = {float: (int, float), int: (int,), bool: (bool,), str: (str,), int | None: (int,)}
     allowed = simple.get(wanted)  # type: ignore[call-overload]
-    if allowed is None or not isinstance(value, allowed) or (wanted is not bool and isinstance(value, bool)):
+    if not allowed or not isinstance(value, allowed) or (wanted is not bool and isinstance(value, bool)):
         raise SettingsError(f"recipe: {place} cannot be {value!r}")
     return float(value) if wanted is float else value
 
