@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -170,9 +171,11 @@ def match(manifest: Manifest, source: Path) -> WeightsEntry:
         WeightsError: the file is not one that the manifest knows.
     """
     digest = hashlib.sha256(_read_source(source)).hexdigest()
-    for entry in manifest.values():
-        if entry.sha256 == digest or (entry.sha256 is None and entry.file == source.name):
-            return entry
+    entries = manifest.values()
+    by_digest = (entry for entry in entries if entry.sha256 == digest)
+    by_name = (entry for entry in entries if entry.sha256 is None and entry.file == source.name)
+    if entry := next(chain(by_digest, by_name), None):
+        return entry
     names = ", ".join(entry.name for entry in manifest.values() if not entry.embedded)
     raise WeightsError(
         f"{source} is none of the files the manifest knows (its sha256 is {digest}): say which with "

@@ -18,7 +18,7 @@ from lowlight_cli import cache
 from lowlight_cli.cli import app as whole_app
 from lowlight_cli.cli.weights import app
 from lowlight_cli.errors import SettingsError, WeightsError
-from lowlight_cli.manifest import LOOPBACK_VARIABLE, MANIFEST_VARIABLE
+from lowlight_cli.manifest import LOOPBACK_VARIABLE, MANIFEST_VARIABLE, read_manifest
 from lowlight_cli.weights_file import write_weights
 
 BODY = bytes(range(256)) * 100
@@ -197,6 +197,15 @@ def test_a_file_from_elsewhere_is_recognised_by_its_digest(tmp_path: Path, folde
     source.write_bytes(BODY[1:])
     assert "where 25600 bytes with" in str(run("import", str(source), "--as", "first").exception)
     assert (folder / "first.pt").read_bytes() == BODY
+
+
+def test_a_digest_counts_before_a_name(tmp_path: Path, folder: Path) -> None:
+    source = tmp_path / "byhand.pt"
+    source.write_bytes(BODY)
+    known = read_manifest()
+    assert cache.match({name: known[name] for name in ("byhand", "second")}, source).name == "second"
+    source.write_bytes(BODY[1:])
+    assert cache.match(known, source).name == "byhand"
 
 
 def test_a_file_without_a_published_digest_must_be_weights_of_its_backend(tmp_path: Path, folder: Path) -> None:
