@@ -146,6 +146,11 @@ def precision_name(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
 
 
+def precision_used(precision: Precision, device: torch.device) -> str:
+    """Return the name of the precision that is computed in where `precision` is asked for."""
+    return precision_name(choose_dtype(usable_precision(precision, device), device))
+
+
 def describe_device(device: torch.device) -> str:
     """Return a device's name for a person: its model and, for a CPU, the number of threads."""
     if device.type == "cuda":

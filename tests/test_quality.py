@@ -191,3 +191,13 @@ def test_bench_does_not_replace_a_sheet_unless_told(folders: tuple[Path, Path], 
     assert sheet.read_bytes() == b"mine"
     run("--pairs", *folders, "--model", "identity", "--sheet", sheet, "--overwrite")
     assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_names_the_precision_that_was_computed_in(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # so the CPU has no bf16
+    page = tmp_path / "r.html"
+    run("--pairs", *folders, "--device", "cpu", "--precision", "bf16", "--report", page)
+    assert ", fp32" in page.read_text("utf-8")
+    assert ", bf16" not in page.read_text("utf-8")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from lowlight_cli import cache
 from lowlight_cli.backends.darkir.adapter import build_network
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import load_network
@@ -21,15 +20,14 @@ from lowlight_cli.bench.film import plan_film_cases
 from lowlight_cli.bench.measure import Case
 from lowlight_cli.bench.settings import UNTRAINED, Size, Speed, Untrained, read_size
 from lowlight_cli.device import choose_device
-from lowlight_cli.enhancer import Enhancer, load_enhancer
+from lowlight_cli.enhancer import Enhancer, Model, find_model
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.images import Picture, write_picture
-from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.metrics import count_macs, count_parameters
 from lowlight_cli.paths import plan_jobs
 from lowlight_cli.settings import Compute
 from lowlight_cli.tiling import TensorSource
-from lowlight_cli.weights_file import read_weights, write_weights
+from lowlight_cli.weights_file import write_weights
 from lowlight_cli.zero_shot.fit import Fit
 from lowlight_cli.zero_shot.settings import Preset, ZeroShot
 
@@ -55,7 +53,7 @@ class _Model:
 def plan_cases(speed: Speed, folder: Path) -> Iterator[Case]:
     """Yield what is to be measured, smaller sizes first; files that it needs are written into `folder`.
 
-    Raises what `load_enhancer` raises.
+    Raises what `find_model` and `Model.on` raise.
     """
     models = [
         *(_named(name, speed, folder) for name in speed.models),
@@ -82,14 +80,20 @@ def plan_cases(speed: Speed, folder: Path) -> Iterator[Case]:
 def _named(name: str, speed: Speed, folder: Path) -> _Model:
     if name in UNTRAINED:
         return _from_file(_write_untrained(folder / f"{name}.safetensors", UNTRAINED[name]), speed, name=name)
-    enhancer = load_enhancer(name, compute=speed.compute, offline=speed.offline)
-    arguments = ("--model", name, *_compute_arguments(speed.compute))
-    if name == "identity":
-        return _Model(name, enhancer, arguments)
-    entry = find_entry(read_manifest(), name)
-    weights = read_weights(cache.fetch(entry, offline=speed.offline))
-    network = load_network(weights.tensors) if entry.backend == "zeroig" else build_network(weights, entry.network)
-    return _Model(name, enhancer, arguments, *_complexity(network))
+    return _ready(find_model(name, offline=speed.offline), speed, "--model", name)
+
+
+def _from_file(file: Path, speed: Speed, *, name: str | None = None) -> _Model:
+    return _ready(find_model(name or file.stem, weights=file), speed, "--weights", str(file))
+
+
+def _ready(found: Model, speed: Speed, *named: str) -> _Model:
+    enhancer, arguments = found.on(speed.compute), (*named, *_compute_arguments(speed.compute))
+    if found.weights is None:
+        return _Model(found.name, enhancer, arguments)
+    is_zeroig = found.backend == "zeroig"
+    network = load_network(found.weights.tensors) if is_zeroig else build_network(found.weights, found.network)
+    return _Model(found.name, enhancer, arguments, *_complexity(network))
 
 
 def _write_untrained(file: Path, untrained: Untrained) -> Path:
@@ -98,14 +102,6 @@ def _write_untrained(file: Path, untrained: Untrained) -> Path:
         network = DarkIR(width=untrained.width, use_csf=untrained.use_csf)
     write_weights(file, network.state_dict(), {"network": json.dumps({"dilations": [1, 4, 9]})})
     return file
-
-
-def _from_file(file: Path, speed: Speed, *, name: str | None = None) -> _Model:
-    enhancer = load_enhancer(name or file.stem, weights=file, compute=speed.compute)
-    arguments = ("--weights", str(file), *_compute_arguments(speed.compute))
-    weights = read_weights(file)
-    network = load_network(weights.tensors) if enhancer.info.name == "zeroig" else build_network(weights, {})
-    return _Model(name or file.stem, enhancer, arguments, *_complexity(network))
 
 
 def _complexity(network: nn.Module) -> tuple[int, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lowlight_cli import __version__
 from lowlight_cli.bench.rows import BenchRow, Kind, Machine, Unit
-from lowlight_cli.device import choose_dtype, precision_name, usable_precision
+from lowlight_cli.device import precision_used
 from lowlight_cli.enhancer import Progress
 from lowlight_cli.settings import Compute
 
@@ -202,7 +202,7 @@ def describe_machine(device: torch.device, compute: Compute) -> Machine:
     return Machine(
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         device=str(device),
-        precision=precision_name(choose_dtype(usable_precision(compute.precision, device), device)),
+        precision=precision_used(compute.precision, device),
         threads=torch.get_num_threads(),
         lowlight=__version__,
         torch=importlib.metadata.version("torch"),

@@ -125,11 +125,11 @@ def _paged(rows: "Iterator[QualityRow]", page: "QualityReport", *, keep_thumbnai
 
 
 def _made_with(wanted: QualityWanted) -> str:
-    from lowlight_cli.device import choose_device, choose_dtype, describe_device, precision_name
+    from lowlight_cli.device import choose_device, describe_device, precision_used
 
     device = choose_device(wanted.compute.device)
     names = ", ".join([*wanted.models, *map(str, wanted.weights)])
-    return f"{names} on {describe_device(device)}, {precision_name(choose_dtype(wanted.compute.precision, device))}"
+    return f"{names} on {describe_device(device)}, {precision_used(wanted.compute.precision, device)}"
 
 
 def _followed(rows: "Iterator[QualityRow]", table: "_Table", show: Show, methods: int) -> "Iterator[QualityRow]":

@@ -228,16 +228,12 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
 
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
-    from lowlight_cli import cache
     from lowlight_cli.backends import require_backend
-    from lowlight_cli.weights_file import read_weights
+    from lowlight_cli.enhancer import find_model
 
-    entry = read_manifest().get(init)
-    if entry is None:
-        initial = read_weights(Path(init))
-    else:
-        path = cache.fetch(entry, offline=offline, progress=show.steps_of("bytes"))
-        initial = read_weights(path, sha256=cache.known_digest(entry))
+    file = None if init in read_manifest() else Path(init)
+    initial = find_model(init, weights=file, offline=offline, on_download=show.steps_of("bytes")).weights
+    assert initial is not None  # which only a model without a place in the manifest has
     try:
         require_backend(initial, "zeroig")
     except WeightsError as error:
