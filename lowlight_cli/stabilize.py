@@ -27,9 +27,10 @@ LOOK_AHEAD = 12
 """Frames after a frame that its correction depends on."""
 LOOK_BACK = 24
 """Frames before it."""
+LIGHT_FLOOR = 0.02
+"""What is added to light before its logarithm is taken: below it, light is noise."""
 
 _CELLS, _CELL_PIXELS = 32, 8  # along the long side: at most so many cells, and none smaller
-_FLOOR = 0.02  # added before logarithms: below it, light is noise
 _CUT = 0.25  # typical change of a cell's log light, beyond the common change, that makes another picture
 _STEP = 0.15  # lasting change of the common log light between neighbours that is no wavering
 _STEP_FRAMES = 6
@@ -58,7 +59,7 @@ def light_cells(picture: Tensor) -> Tensor:
     side = _cell_side(*picture.shape[-2:])
     rows = _summed(picture[0].float(), -2, side)
     means = _summed(rows, -1, side) / _counts(*picture.shape[-2:], picture.device)
-    return (means.clamp_min(0) + _FLOOR).log()
+    return (means.clamp_min(0) + LIGHT_FLOOR).log()
 
 
 def compare_light(shown: Tensor, made: Tensor, before: Light | None = None) -> Light:
@@ -67,9 +68,12 @@ def compare_light(shown: Tensor, made: Tensor, before: Light | None = None) -> L
     if before is None or before.shown.shape != shown_cells.shape:
         return Light(shown_cells, made_cells, np.zeros(3, np.float32), is_cut=True)
     change = _median((made_cells - before.made).reshape(3, -1)).astype(np.float32)
-    moved = (shown_cells - before.shown).mean(0)
-    is_cut = float(np.mean(np.abs(moved - _median(moved.reshape(-1))))) > _CUT
-    return Light(shown_cells, made_cells, change, is_cut)
+    return Light(shown_cells, made_cells, change, is_another_picture((shown_cells - before.shown).mean(0)))
+
+
+def is_another_picture(moved: Cells) -> bool:
+    """Tell whether another picture begins where the log light of the cells changes by `moved`, `(h, w)`."""
+    return float(np.mean(np.abs(moved - _median(moved.reshape(-1))))) > _CUT
 
 
 def correction(window: Sequence[Light], place: int, *, strength: float = 1.0) -> Cells:

@@ -68,8 +68,7 @@ def enhance(
     network = opt.read_dilations(dilations)
     comparison = opt.read_comparison(compare, compare_style, compare_size)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
-    if weights is not None and model == DEFAULT_MODEL:
-        model = weights.stem
+    model = opt.name_model(model, weights)
     plan = plan_jobs(
         named_inputs(inputs, files_from, null_separated=null_separated),
         output=output,

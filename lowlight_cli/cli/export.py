@@ -52,8 +52,7 @@ def export(
     """
     kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
     network = opt.read_dilations(dilations)
-    if weights is not None and model == DEFAULT_MODEL:
-        model = weights.stem
+    model = opt.name_model(model, weights)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, quiet=quiet) as show:
         from lowlight_cli.enhancer import find_model
         from lowlight_cli.export import SUFFIXES, export_model, require_libraries

@@ -8,6 +8,7 @@ import typer
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.manifest import read_manifest
 from lowlight_cli.settings import (
+    DEFAULT_MODEL,
     CompareSize,
     CompareStyle,
     Comparison,
@@ -265,6 +266,11 @@ def read_compute(device: str, precision: str, tile: str, overlap: int, compiling
         read_tiling(tile, overlap),
         cast(Compiling, one_of(compiling, get_args(Compiling), "--compile")),
     )
+
+
+def name_model(model: str, weights: Path | None) -> str:
+    """Return what results are named after: with `--weights` alone, the file."""
+    return weights.stem if weights is not None and model == DEFAULT_MODEL else model
 
 
 def pixels(megapixels: float | None) -> int | None:

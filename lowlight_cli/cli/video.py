@@ -174,8 +174,7 @@ def video(
     if zero_shot and (weights is not None or model != DEFAULT_MODEL or network):
         raise SettingsError("--zero-shot fits its own weights: it takes no --model, no --weights and no --dilations")
     steadiness = _steadiness(stabilize_light, stabilize_strength)
-    if weights is not None and model == DEFAULT_MODEL:
-        model = weights.stem
+    model = opt.name_model(model, weights)
     plan = plan_jobs(
         named_inputs(inputs, files_from, null_separated=null_separated),
         media=CLIPS,

@@ -21,6 +21,7 @@ from lowlight_cli.report.page import Card, View
 from lowlight_cli.report.previews import PreviewSize, make_preview, preview_size
 from lowlight_cli.report.words import duration_in_words, moment_in_words, size_in_words
 from lowlight_cli.results import FileResult
+from lowlight_cli.stabilize import LIGHT_FLOOR, is_another_picture
 from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.facts import MOST_PIXELS, ClipFacts, probe_clip
@@ -34,8 +35,6 @@ _MOST_FRAMES, _LEAST_FRAMES = 6, 2  # shown of each clip
 _PAGE_FRAMES = 200
 _GLANCES = 24
 _CELLS = 16  # along the long side of what a glance keeps
-_FLOOR = 0.02  # added before logarithms: below it, light is noise
-_OTHER = 0.25  # typical change of a cell's log light, beyond the common change, that makes another scene
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Clips:
             with suppress(InputError):  # a clip may end before its time
                 moment, frame = _frame_at(facts, start + step * place)
                 levels = thumbnail_of(_picture(frame.pixels), _CELLS).astype(np.float32) / 255
-                yield Glance(moment, np.log(levels + np.float32(_FLOOR)).mean(axis=2))
+                yield Glance(moment, np.log(levels + np.float32(LIGHT_FLOOR)).mean(axis=2))
 
     def _views(self, before: ClipFacts, after: ClipFacts, moment: Fraction, *, later: Fraction) -> tuple[View, View]:
         """Return a frame and what became of it, where the clip shows things `later` than its result."""
@@ -136,10 +135,7 @@ def key_moments(glances: Sequence[Glance], count: int) -> list[Fraction]:
 
 
 def _is_other_scene(one: Glance, other: Glance) -> bool:
-    if one.light.shape != other.light.shape:
-        return True
-    moved = other.light - one.light
-    return float(np.mean(np.abs(moved - np.median(moved)))) > _OTHER
+    return one.light.shape != other.light.shape or is_another_picture(other.light - one.light)
 
 
 def _frame_at(facts: ClipFacts, moment: Fraction) -> tuple[Fraction, ClipFrame]:
