@@ -7,8 +7,6 @@ from pathlib import Path
 
 from lowlight_cli import __version__
 
-# They would turn the letters that follow, or break the line: a name may say what it likes, but not about our words.
-
 
 def without_home(words: str) -> str:
     """Return words with `~` in place of the path of the user's own folder."""
