@@ -1,5 +1,6 @@
 """`lowlight video` keeps what clips are made of: frames, times, sound, turn, colours, tags; and says what it cannot."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -502,6 +503,48 @@ def test_of_a_clip_that_breaks_off_what_can_be_read_is_done_and_said(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert "breaks off" in ran.stderr
     assert 30 < len(see(tmp_path / "cut_lowlight.mkv").pixels) < 100
+
+
+@pytest.mark.parametrize("place", [-1, -2, -3, -8, 30])
+def test_a_damaged_packet_costs_no_other_frame(tmp_path, place):
+    """The decoder's threads hold back the last frames, and drop them where one is damaged."""
+    source = make_clip(tmp_path / "a.mp4", frames=60, sound=None, options={"preset": "medium"})
+    with av.open(str(source)) as clip:
+        packet = [packet for packet in clip.demux(video=0) if packet.size][place]
+        start, size = packet.pos, packet.size
+    content = bytearray(source.read_bytes())
+    content[start : start + size] = b"\xff" * size
+    source.write_bytes(content)
+    with ClipReader(probe_clip(source)) as reader:
+        frames = [item for item in reader.read() if isinstance(item, ClipFrame)]
+    assert len(frames) == 59
+    assert reader.warnings == ("1 damaged packet of the film could not be decoded",)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_fragmented_clip_that_breaks_off_gives_every_frame_and_says_so(tmp_path, share):
+    whole = make_clip(tmp_path / "whole.mp4", frames=60, options={"preset": "medium", "g": "12"})
+    source = tmp_path / "a.mp4"
+    with (
+        av.open(str(whole)) as clip,
+        av.open(str(source), "w", options={"movflags": "frag_keyframe+empty_moov"}) as cut,
+    ):
+        film = cut.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.stream = film
+                cut.mux(packet)
+    source.write_bytes(source.read_bytes()[: int(share * source.stat().st_size)])
+    with av.open(str(source)) as clip:
+        clip.streams.video[0].thread_type = "NONE"
+        readable = 0
+        for packet in clip.demux(video=0):
+            with contextlib.suppress(av.FFmpegError):
+                readable += len(packet.decode())
+    with ClipReader(probe_clip(source)) as reader:
+        frames = [item for item in reader.read() if isinstance(item, ClipFrame)]
+    assert len(frames) == readable
+    assert "breaks off" in reader.warnings[0]
 
 
 def test_a_film_whose_frames_change_size_is_done_and_said(tmp_path):

@@ -4,7 +4,9 @@ Frames come as upright RGB with the moment at which they are shown; the packets 
 are. All moments are counted from the beginning of the part that is read.
 """
 
+import math
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
@@ -64,7 +66,8 @@ class ClipReader:
         self._zero = facts.start + span.start
         # In ticks of the film, so that its first frame is at 0 though the container counts otherwise.
         self._begins, self._skipped = round(facts.start / self._base), round(span.start / self._base)
-        self._lost = 0
+        self._lost = self._cut_short = 0
+        self._asked = self._given = -math.inf  # the latest time among packets that were decoded, and among frames
         self._last: int | None = None
         self._converter = Converter()
         self._broken: str | None = None
@@ -97,6 +100,8 @@ class ClipReader:
             assert self._last is not None
             end, stated = float(self._last * self._base + self.span.start), float(self.facts.seconds or 0)
             said.append(f"the clip breaks off: {end:.1f} of {stated:.1f} seconds could be read")
+        elif self._cut_short:
+            said.append("the clip breaks off or is damaged: not all of its packets are whole")
         if self._lost:
             said.append(f"{self._lost} damaged packet{'s' if self._lost > 1 else ''} of the film could not be decoded")
         if self._interlaced:
@@ -140,21 +145,20 @@ class ClipReader:
                     running.discard(track.index)
                     if not running:
                         break
+                self._cut_short += packet.is_corrupt
                 if track.index == self.film.index:
                     yield from self._in_span(self._decoded(packet))
                 elif packet.size and self._moved(packet):
                     yield packet
-            yield from self._in_span(self._decoded(None))
         except (av.FFmpegError, OSError) as error:
             self._broken = f"the clip breaks off: {reason(error)}"
-            yield from self._in_span(self._decoded(None))
+        yield from self._in_span(self._waiting())
 
     def _is_past(self, end: Fraction, packet: AnyPacket) -> bool:
         """Tell whether no packet from this one on holds anything that is shown before the end.
 
         What a packet holds is shown after it is decoded, so past the end in decoding order is past the end. But frames
-        may wait in the decoder, and asked for all of them at once it drops them when one is damaged: so the film is
-        read on until one comes that lies past the end.
+        may wait in the decoder, so the film is read on until one comes that lies past the end.
         """
         if packet.dts is None:
             return False
@@ -189,20 +193,50 @@ class ClipReader:
                 return None if frame.pts is None else (frame.pts - self._begins) * self._base
         return None
 
-    def _decoded(self, packet: AnyPacket | None) -> Iterator[VideoFrame]:
-        try:
-            # An empty packet marks the end, and its frames are asked for afterwards.
-            if packet is not None and packet.size == 0 and packet.dts is None:
-                return
-            yield from self.film.codec_context.decode(packet)
-        except EOFError:
+    def _decoded(self, packet: AnyPacket) -> Iterator[VideoFrame]:
+        # An empty packet marks the end, and its frames are asked for afterwards.
+        if packet.size == 0 and packet.dts is None:
             return
+        if packet.pts is not None and not packet.is_discard:
+            self._asked = max(self._asked, packet.pts)
+        try:
+            yield from self.film.codec_context.decode(packet)
         except av.FFmpegError:
-            self._lost += packet is not None
+            self._lost += 1
+
+    def _waiting(self) -> Iterator[VideoFrame]:
+        """Yield the frames that still wait in the decoder.
+
+        Asked for all of them at once it drops those behind a damaged one, often without a word. So if the last that it
+        gave lies before the last that it got, the rest is decoded again, packet by packet.
+        """
+        with suppress(av.FFmpegError):
+            yield from self.film.codec_context.decode(None)
+        if self._given < self._asked and not self._past_end:
+            # Threads tell of a damaged packet late or never, so of the same ones some were counted and some were not.
+            before, self._lost = self._lost, 0
+            with suppress(av.FFmpegError, OSError):  # it has no index, or the rest is damaged as well
+                yield from self._decoded_again(self._given)
+            self._lost = max(before, self._lost, self._given < self._asked)
+
+    def _decoded_again(self, last: float) -> Iterator[VideoFrame]:
+        """Yield the frames that are shown after the time `last`, in ticks of the file."""
+        with open_clip(self.facts.path) as container:
+            film = find_film(container)
+            film.codec_context.thread_count = 1
+            container.seek(max(int(last), 0) if math.isfinite(last) else 0, stream=film)
+            for packet in container.demux(film):
+                try:
+                    frames = film.codec_context.decode(packet)
+                except av.FFmpegError:
+                    self._lost += packet.pts is None or packet.pts > last
+                    continue
+                yield from (frame for frame in frames if frame.pts is not None and frame.pts > last)
 
     def _in_span(self, frames: Iterator[VideoFrame]) -> Iterator[_Shown]:
         for frame in frames:
             ticks = frame.pts if frame.pts is not None else frame.dts
+            self._given = max(self._given, -math.inf if ticks is None else ticks)
             if ticks is None:
                 shown = (self._last or 0) + max(self._step, 1)
                 time = shown * self._base + self.span.start
