@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TextIO
 
 from lowlight_cli.atomic import preserve_times
@@ -25,6 +26,7 @@ from lowlight_cli.images import (
     write_frames,
     write_picture,
 )
+from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import Job
 from lowlight_cli.results import FileResult, blank_result, failed_result
 from lowlight_cli.settings import Comparison, Encoding, Tone
@@ -158,12 +160,13 @@ class _Line:
             tile = enhancer.tile_size(loaded.height, loaded.width)
             described = replace(described, precision=enhancer.precision, tile=tile)
             warnings = self._do_animation(job, content)
-            write = self._writers.submit(lambda: warnings)
+            write = partial(tuple[str, ...], warnings)
         else:
             enhanced = enhancer.enhance(content, tone=self._batch.tone, on_tile=self._on_tile)
             described = replace(described, precision=enhanced.precision, tile=enhanced.tile, warnings=content.warnings)
-            write = self._writers.submit(_write, job, content, enhanced.picture, self._batch)
-        self._writes.append((described, loaded.pixels, write))
+            write = partial(_write, job, content, enhanced.picture, self._batch)
+        with interrupts_held():  # what is begun is noted, for `last_written`
+            self._writes.append((described, loaded.pixels, self._writers.submit(write)))
         return described
 
     def _do_animation(self, job: Job, animation: Animation) -> tuple[str, ...]:

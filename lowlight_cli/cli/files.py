@@ -15,6 +15,7 @@ import typer
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import Plan, read_file_list
 from lowlight_cli.results import FileResult, blank_result, last_told, name_of, printable
 
@@ -119,6 +120,7 @@ class Report:
         self._plan, self._show, self._as_json, self._page = plan, show, as_json, page
         self._look = look
         self._made_with = ""
+        self._told: FileResult | None = None
         self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
         self._failures: list[str] = []
 
@@ -129,11 +131,13 @@ class Report:
 
     def follow(self, told: "Generator[Told]", draw: "Callable[[Told], None]" = lambda _: None) -> None:
         """Draw every event and take every result; an interrupt has its summary and its page too."""
+        event: Told | None = None
         try:
             for event in told:
                 draw(event)
                 self._take(event)
         except KeyboardInterrupt as stop:
+            self._tell(event)
             for event in last_told(told, stop):
                 self._take(event)
             self._summarise()
@@ -153,9 +157,7 @@ class Report:
     def _take(self, result: "Told") -> None:
         if not isinstance(result, FileResult):
             return
-        self._counts[result.status] += 1
-        if self._as_json:
-            typer.echo(json.dumps(result.as_json()))
+        self._tell(result)
         if self._page:
             self._page.add(result)
         if self._look and result.status == "done":
@@ -165,6 +167,16 @@ class Report:
         for warning in result.warnings:
             self._show.say(f"{result.input}: {warning}")
         self._show.advance(result.input)
+
+    def _tell(self, result: "Told | None") -> None:
+        """Count a result and print it as JSON: both and once, whenever an interrupt comes."""
+        with interrupts_held():
+            if not isinstance(result, FileResult) or result is self._told:
+                return
+            self._told = result
+            self._counts[result.status] += 1
+            if self._as_json:
+                typer.echo(json.dumps(result.as_json()))
 
     def _write_page(self) -> None:
         if not self._page:

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM at any moment: the documented code, no traceback, nothing left half-written."""
 
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +164,28 @@ def test_a_stop_of_a_long_batch_comes_within_five_seconds_and_is_summed_up(lowli
     assert time.monotonic() - started < 5
     assert ran.code in (0, 130)
     assert b"done" in ran.err
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("times", [40, pytest.param(400, marks=slow)])
+def test_a_stopped_batch_has_told_what_lies_there_and_nothing_else(
+    times: int, lowlight: Forks, quick_folder: Path
+) -> None:
+    bench = Bench(BATCH, lowlight, quick_folder)
+    events = count_events(lowlight, bench)
+    out, chance, stopped = bench.folder / "out", random.Random(times), 0
+    for turn in range(times):
+        shutil.rmtree(out, ignore_errors=True)
+        signalled = {
+            "AUDIT_AT": str(chance.randint(events // 3, events)),
+            "AUDIT_SIGNAL": str(int(list(CODES)[turn % 2])),
+        }
+        ran = lowlight.run(*bench.arguments, "--json", call="tracing:audited", environment=signalled)
+        told = [json.loads(line) for line in ran.out.splitlines()]
+        names = {path.name for path in out.iterdir()} if out.exists() else set()
+        assert sorted(Path(one["output"]).name for one in told) == sorted(names), (signalled, ran.said)
+        stopped += ran.code != 0 and 0 < len(told) < 12
+    assert stopped > times // 4
 
 
 SLOW = """
