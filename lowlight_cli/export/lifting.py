@@ -31,7 +31,9 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
     stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
-    roll_off = _smoothstep(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO) * (1 - has_room)
+    lights = _smoothstep(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    drowned = _smoothstep(_drowned(linear, pixels, stops), lift.DROWNED_FROM, lift.DROWNED_TO)
+    roll_off = torch.maximum(lights, drowned) * (1 - has_room)
     stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * _smoothstep(stops, *lift.LIGHTS_REDUCE_STOPS))
     return stops.view(1), roll_off.view(1)
 
@@ -83,6 +85,13 @@ def _brightness(linear: Tensor, pixels: Tensor) -> Tensor:
 
 def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:
     return (to_encoded(linear).amax(1).pow(order).sum() / pixels).pow(1 / order)
+
+
+def _drowned(linear: Tensor, pixels: Tensor, stops: Tensor) -> Tensor:
+    brightest = to_linear(to_encoded(linear).amax(1))
+    above = brightest.clamp_min(lift.EMPTY).log() / math.log(2) + stops
+    share = _smoothstep(above, *lift.DROWNED_STOPS) * (1 - _smoothstep(brightest, *lift.DROWNED_BELOW))
+    return share.sum() / pixels  # the zeros around the picture are too dark to drown
 
 
 def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:

@@ -131,6 +131,21 @@ def test_lights_keep_their_pattern_where_one_curve_would_wash_it_out():
     assert pattern(lift(room, *planned)) > 3 * pattern(lift(room, planned.stops))
 
 
+def test_what_is_half_lit_keeps_its_texture_where_the_curve_would_drown_it():
+    """A pavement in the light before a house at night, and a lit window."""
+    picture = photographed(scene(), 7.0)
+    picture[..., 2:4, 40:44] = 0.95
+    picture[..., -8:, :] = 0.42
+    picture[..., -8:, ::2] = 0.36
+    planned = plan_lift(picture)
+    assert planned.stops > 4
+
+    def texture(bright: Tensor) -> float:
+        return float(bright[..., -8:, 1::2].mean() - bright[..., -8:, ::2].mean())
+
+    assert texture(lift(picture, *planned)) > 0.5 * texture(picture)
+
+
 def test_a_picture_without_lights_is_lifted_as_in_training():
     room = dark_room(lamp=False)
     assert plan_lift(room) == (choose_lift(room), 0.0)

@@ -6,7 +6,8 @@ black, a / (1 - exp(-a)), is the gain that shadows receive; we speak of it in st
 
 Where a dark picture holds lights (lamps, a window, an evening sky) that curve would turn all of them white. There it
 gives way, by a *roll-off* between 0 and 1, to log(1 + k x) / log(1 + k) of the same slope at black, which keeps apart
-what is bright; and such a picture, exposed for its lights on purpose, is lifted a little less.
+what is bright; and such a picture, exposed for its lights on purpose, is lifted a little less. It gives way as well
+where the curve would drown much of what was dark, such as a pavement in the light before a house at night.
 
 Where nothing is bright at all, a picture is under-exposed whatever it shows: snow or a wide sky two stops under still
 looks half bright on average, but nothing in it comes near white. So a picture is lifted at least until its brightest
@@ -39,6 +40,10 @@ FULL_TRUST: Final = 3.2  # outside training: where only a share of the correctio
 MAX_CURVATURE: Final = 4096.0
 LIGHTS_FROM: Final = 0.25  # 8-norm of the preview's brightest sRGB channel from which on a picture holds lights ...
 LIGHTS_TO: Final = 0.65  # ... and from which on they rule; of the validation pairs only one lies above 0.21
+DROWNED_FROM: Final = 0.03  # share of the preview that the lift alone would turn white from which on it is kept too ...
+DROWNED_TO: Final = 0.12  # ... and from which on wholly; two of the validation pairs drown 0.02 and 0.04
+DROWNED_STOPS: Final = (1.0, 2.0)  # lift over a part's own distance from white at which it begins to drown, and has
+DROWNED_BELOW: Final = (0.25, 0.5)  # linear light of what was dark before; what is brighter is a light
 LIGHTS_REDUCE: Final = 0.25  # share of the lift that they take away at most, and between which stops that sets in
 LIGHTS_REDUCE_STOPS: Final = (2.0, 6.0)
 
@@ -93,6 +98,11 @@ def _smoothstep(value: float, first: float, last: float) -> float:
     return share * share * (3 - 2 * share)
 
 
+def _smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
+    share = ((values - first) / (last - first)).clamp(0, 1)
+    return share * share * (3 - 2 * share)
+
+
 def _brightness(linear: Tensor) -> float:
     """Root mean square of the brightest sRGB channel: steadier across scenes than a mean, for it hardly sees hue."""
     return _norm(linear, 2)
@@ -125,6 +135,13 @@ def _capped(stops: float) -> float:
     return stops - CAP_WIDTH * excess
 
 
+def _drowned(linear: Tensor, stops: float) -> float:
+    """Return the share of a preview that was no light and would be white after the exposure curve's `stops`."""
+    brightest = to_linear(to_encoded(linear).amax(1))
+    above = brightest.clamp_min(EMPTY).log2() + stops
+    return float((_smoothsteps(above, *DROWNED_STOPS) * (1 - _smoothsteps(brightest, *DROWNED_BELOW))).mean())
+
+
 def choose_lift(preview: Tensor) -> float:
     """Stops of lift for a scene, from 0 (well lit, or empty) to about `MAX_STOPS`: training's lift.
 
@@ -146,7 +163,8 @@ def plan_lift(preview: Tensor) -> Lift:
     room = _room(linear)
     has_room = _smoothstep(room, ROOM_FROM, ROOM_TO)
     stops = _tempered(_trusted_stops(linear, least=max(room - ROOM_KEPT, 0.0) * has_room), linear)
-    roll_off = _smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO) * (1 - has_room)
+    lights = _smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO)
+    roll_off = max(lights, _smoothstep(_drowned(linear, stops), DROWNED_FROM, DROWNED_TO)) * (1 - has_room)
     return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
 
 
