@@ -578,6 +578,8 @@ def test_an_animated_gif_becomes_a_film(tmp_path):
         (["--start", "soon"], "--start"),
         (["--start", "2", "--end", "1"], "--end"),
         (["--crf", "60"], "--crf"),
+        (["--preset", "sideways"], "veryfast"),
+        (["--codec", "vp9", "--preset", "ultrafast"], "number from -8 to 8"),
         (["--pix-fmt", "rgb565"], "rgb565"),
         (["--format", "docx"], "docx"),
         (["-o", "-"], "streams"),

@@ -18,7 +18,8 @@ from lowlight_cli.video.settings import Film
 class Encoder:
     """An encoder as ffmpeg calls it, the options that `--crf` and `--preset` mean to it, and their defaults.
 
-    `even` says that sides of chroma planes must divide the picture's; `largest_crf` is the worst quality it knows.
+    `even` says that sides of chroma planes must divide the picture's; `largest_crf` is the worst quality it knows;
+    `presets` are names, or the first and the last of numbers, and empty where nothing is known of them.
     """
 
     name: str
@@ -27,10 +28,14 @@ class Encoder:
     largest_crf: float
     preset_option: str
     preset: str
+    presets: tuple[str, ...] | range = ()
     even: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
+_SPEEDS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+)  # fmt: skip
 _X264, _X265 = "x264-params", "x265-params"
 
 # Its code for AVX-512 (core 165) reads memory that nobody wrote, with B-frames and the macroblock tree that all presets
@@ -42,14 +47,17 @@ _REPEATABLE_X264 = "asm=avx2"
 ENCODERS = {
     encoder.codec: encoder
     for encoder in (
-        Encoder("libx264", "h264", 18, 51, "preset", "veryfast"),
-        Encoder("libx265", "hevc", 20, 51, "preset", "faster", extra={_X265: "log-level=error"}),
+        Encoder("libx264", "h264", 18, 51, "preset", "veryfast", _SPEEDS),
+        Encoder("libx265", "hevc", 20, 51, "preset", "faster", _SPEEDS, extra={_X265: "log-level=error"}),
         Encoder(
-            "libvpx-vp9", "vp9", 24, 63, "cpu-used", "4", even=False,
+            "libvpx-vp9", "vp9", 24, 63, "cpu-used", "4", range(-8, 9), even=False,
             extra={"row-mt": "1", "deadline": "good", "b": "0"},
         ),
-        Encoder("libsvtav1", "av1", 26, 63, "preset", "8", even=False),
-        Encoder("libvpx", "vp8", 8, 63, "cpu-used", "2", even=False, extra={"b": "4M", "deadline": "good"}),
+        Encoder("libsvtav1", "av1", 26, 63, "preset", "8", range(-1, 14), even=False),
+        Encoder(
+            "libvpx", "vp8", 8, 63, "cpu-used", "2", range(-16, 17), even=False,
+            extra={"b": "4M", "deadline": "good"},
+        ),
     )
 }  # fmt: skip
 
@@ -79,7 +87,7 @@ class FilmPlan:
 def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, height: int) -> FilmPlan:
     """Decide how a clip's film is encoded into a container (a key of `formats.MUXERS`), at this size.
 
-    Raises SettingsError for a codec, pixel format or crf that cannot be meant, OutputError for a codec that the
+    Raises SettingsError for a codec, pixel format, crf or preset that cannot be meant, OutputError for a codec that the
     container does not hold.
     """
     encoder = choose_encoder(film.codec, facts, container)
@@ -92,6 +100,7 @@ def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, heigh
         raise SettingsError(f"{encoder.name} is not among the encoders with a known --crf; use --encoder-arg")
     preset = film.preset or encoder.preset
     if preset:
+        _refuse_unknown(preset, encoder)
         options[encoder.preset_option] = preset
     if encoder.name == "libx264" and _has_avx512():
         options[_X264] = _REPEATABLE_X264
@@ -111,6 +120,14 @@ def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, heigh
         matrix=facts.colour.matrix_for(facts.width if facts.turn.swaps_sides else facts.height),
         options=options,
     )
+
+
+def _refuse_unknown(preset: str, encoder: Encoder) -> None:
+    known = encoder.presets
+    if isinstance(known, range) and preset not in map(str, known):
+        raise SettingsError(f"--preset of {encoder.name} is a number from {known[0]} to {known[-1]}, not {preset!r}")
+    if known and preset not in map(str, known):
+        raise SettingsError(f"--preset of {encoder.name} is {', '.join(map(str, known))}, not {preset!r}")
 
 
 @cache
