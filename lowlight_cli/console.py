@@ -150,11 +150,12 @@ class Show:
         began, first = self._begun
         of, left = "" if total is None else f" of {total}", ""
         if total is not None and done > first:
-            left = f", {_duration((total - done) * (now - began) / (done - first))} left"
+            left = f", {duration((total - done) * (now - began) / (done - first))} left"
         self.tell(f"{item and f'{item}: '}{done}{of} {what}{left}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it: 1:02:03, or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -54,9 +54,14 @@ def test_a_training_tells_its_course_and_leaves_its_files(folder):
     )
     assert result.exit_code == 0, result.output
     told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [event["event"] for event in told] == ["progress", "saved", "validation"]
-    assert told[0]["step"] == told[0]["steps"] == 3
-    assert "step 3 of 3" in result.stderr
+    assert [event["event"] for event in told] == ["started", "progress", "saved", "validation"]
+    assert (told[0]["step"], told[0]["training"], told[0]["held_out"], told[0]["left_out"]) == (0, 2, 1, [])
+    assert told[1]["step"] == told[1]["steps"] == 3
+    said = result.stderr.splitlines()
+    assert said[0].startswith("on cpu (")
+    assert said[0].endswith("): 2 pictures to train on and 1 to validate on; 3 steps")
+    assert said[1].startswith("step 3 of 3")
+    assert said[1].endswith(", 0:00 left")
     names = {path.name for path in output.iterdir()}
     assert names == {"checkpoint.pt", "tiny.safetensors", "log.jsonl", "curve.png", "preview.png"}
     again = run("--clean", folder / "clean", "--recipe", folder / "tiny.toml", "-o", output, "--device", "cpu", "-q")
@@ -99,10 +104,48 @@ def test_a_training_keeps_out_of_the_pictures_and_of_what_others_wrote(folder):
     assert "no training's log" in refused(folder, "--clean", folder / "clean", "-o", folder / "log")
 
 
-def test_a_picture_that_cannot_be_read_is_named(folder):
-    whole = next((folder / "clean").glob("*.png"))
-    (folder / "clean" / "cut.png").write_bytes(whole.read_bytes()[:-200])
-    assert "cut.png" in refused(folder, "--clean", folder / "clean", "-o", folder / "run")
+def cut_off(folder, number):
+    whole = (folder / "clean" / "photo0.png").read_bytes()
+    for each in range(number):
+        (folder / "clean" / f"cut{each}.png").write_bytes(whole[:-200])
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(folder):
+    cut_off(folder, 5)
+    words = ("--clean", folder / "clean", "--recipe", folder / "tiny.toml", "-o", folder / "run", "--device", "cpu")
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    assert [line.partition("cut")[2][:5] for line in said[:3]] == ["0.png", "1.png", "2.png"]
+    assert said[3] == "left out in all: 5 pictures"
+    assert "2 pictures to train on and 1 to validate on, 5 left out; 3 steps" in said[4]
+    started = json.loads(result.stdout.splitlines()[0])
+    assert [one["input"] for one in started["left_out"]] == [str(folder / f"clean/cut{each}.png") for each in range(5)]
+    assert all(one["reason"].startswith("it is cut off") for one in started["left_out"])
+
+
+def test_too_few_pictures_are_refused_with_the_number_that_is_needed(folder):
+    cut_off(folder, 1)
+    for number in (1, 2):
+        (folder / "clean" / f"photo{number}.png").unlink()
+    assert "1 of at least 32x32 pixels that can be read; 2 are needed" in refused(folder, "--clean", folder / "clean")
+
+
+def test_a_training_says_where_it_goes_on_and_that_its_pictures_are_others(folder):
+    words = ("--clean", folder / "clean", "-o", folder / "run", "--device", "cpu", "--recipe", folder / "tiny.toml")
+    assert run(*words).exit_code == 0
+    (folder / "tiny.toml").write_text(
+        RECIPE.replace("steps = 3", "steps = 5").replace("[schedule]", "[schedule]\ndecay = 0")
+    )
+    same = run(*words)
+    assert "goes on after step 3 of 5" in same.stderr
+    assert "other pictures" not in same.stderr
+    (folder / "clean" / "photo1.png").rename(folder / "clean" / "another.png")
+    over = run(*words)
+    assert "was trained on other pictures than these; another --output begins anew" in over.stderr
+    assert "is over: all its steps were taken before" in over.stderr
+    steps = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [3, 3, 3, 5, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ TRAIN_SCRIPT = """
 import sys
 from pathlib import Path
 import torch
+from lowlight_cli.train.events import Started
 from lowlight_cli.train.loop import train
 from lowlight_cli.train.recipe import read_recipe
 from lowlight_cli.train.scenes import load_clean
@@ -140,7 +141,8 @@ torch.set_num_threads(1)
 recipe = read_recipe(sys.argv[1])
 run = Run(Path(sys.argv[3]), save_every=7, report_every=1)
 for event in train(recipe, *load_clean(Path(sys.argv[2]), recipe), run=run):
-    print(getattr(event, "loss", ""), flush=True)
+    if not isinstance(event, Started):
+        print(getattr(event, "loss", ""), flush=True)
 """
 
 
@@ -350,6 +352,20 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         load_clean(tmp_path, tiny(1))
 
 
+def test_own_photos_have_every_twentieth_held_out_and_the_recipes_list_rules_where_it_matches(clean, tmp_path):
+    photo = min(clean.glob("*.png")).read_bytes()
+    for number in range(41):
+        (tmp_path / f"own{number:02}.png").write_bytes(photo)
+    rgbe = np.full((64, 126, 4), 129, np.uint8)
+    write_radiance(tmp_path / "zenith.hdr", rgbe)
+    training, held_out = load_clean(tmp_path, tiny(1))
+    assert [len(training.photos), len(training.panoramas), len(held_out)] == [39, 1, 2]
+    (tmp_path / "photo5.png").write_bytes(photo)
+    training, held_out = load_clean(tmp_path, tiny(1))
+    assert [len(training.photos), len(training.panoramas), len(held_out)] == [41, 1, 1]
+    assert load_clean(clean, tiny(1))[0].digest == load_clean(clean, tiny(1))[0].digest != training.digest
+
+
 def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
     photo = Image.open(min(clean.glob("*.png")))
     photo.save(tmp_path / "a.jpg")
@@ -359,9 +375,9 @@ def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
     (tmp_path / "._a.jpg").write_bytes(b"\0\5\x16\7" + bytes(100))  # what a Mac leaves on foreign disks
     (tmp_path / "notes.txt").write_text("of the shoot")
     with caplog.at_level(logging.WARNING, "lowlight_cli"):
-        assert len(load_clean(tmp_path, tiny(1))[0].photos) == 3
+        assert [len(part) for part in load_clean(tmp_path, tiny(1))] == [2, 1]
         assert [photo.shape for photo in read_photos(tmp_path)] == [(64, 80, 3)] * 3 + [(20, 20, 3)]
-    assert caplog.messages == ["left out as smaller than the crops of 32x32: 1 of the photos"]
+    assert caplog.messages == [f"left out: {tmp_path / 'small.png'}: it is smaller than the crops of 32x32"]
 
 
 @pytest.mark.parametrize(
@@ -462,10 +478,11 @@ def test_a_view_looks_where_it_is_turned():
 def test_panoramas_train_too(tmp_path):
     rgbe = np.random.default_rng(1).integers(20, 255, (64, 126, 4), np.uint8)
     rgbe[..., 3] = 129
-    write_radiance(tmp_path / "a.hdr", rgbe)
+    for name in ("a", "b"):
+        write_radiance(tmp_path / f"{name}.hdr", rgbe)
     recipe = tiny(1)
     training, held_out = load_clean(tmp_path, recipe)
-    assert held_out.is_empty
+    assert [len(part.panoramas) for part in (training, held_out)] == [1, 1]
     batch = training.batch(recipe, 0, crop=32, places=range(4))
     assert torch.isfinite(batch.lifted).all()
     assert 0.1 < float(batch.reference.mean()) < 0.9
@@ -493,7 +510,7 @@ def test_processes_that_make_samples_change_no_byte(clean, tmp_path):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads, from Python 3.12 on
 def test_a_killed_maker_of_samples_ends_the_training_with_a_sentence(clean, tmp_path):
     events = train(tiny(400), *load_clean(clean, tiny(400)), run=Run(tmp_path, workers=1, report_every=1))
-    next(events)
+    next(event for event in events if isinstance(event, Progress))
     children = multiprocessing.active_children()
     assert len(children) == 1
     os.kill(children[0].pid, signal.SIGKILL)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.console import Show, duration, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.train.settings import DEFAULT_RECIPE, Run
 
 if TYPE_CHECKING:
-    from lowlight_cli.train.events import Event
+    from lowlight_cli.train.events import Event, Started
     from lowlight_cli.train.recipe import Recipe
     from lowlight_cli.train.samples import Sources
 
@@ -22,7 +22,11 @@ _DATA, _TRAINING = "Data", "Training"
 
 Clean = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Clean photos and .hdr panoramas, made dark for training.", rich_help_panel=_DATA),
+    typer.Option(
+        metavar="DIR",
+        help="Clean photos and .hdr panoramas, made dark for training; every 20th is held out.",
+        rich_help_panel=_DATA,
+    ),
 ]
 PairFolders = Annotated[
     tuple[Path, Path] | None,
@@ -99,8 +103,7 @@ def train(
         named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
         run = replace(run, data=f"{training.count} of {named}")
         events = journaled(run_training(wanted, training, held_out, run=run), output)
-        if not _follow(events, show, as_json=as_json):
-            show.say(f"the training in {output} is over: all its steps were taken before")
+        _follow(events, show, output, as_json=as_json)
 
 
 def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe") -> "tuple[Sources, Sources]":
@@ -114,25 +117,35 @@ def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe")
     return load_pairs(*pairs)
 
 
-def _follow(events: "Iterator[Event]", show: Show, *, as_json: bool) -> int:
-    """Draw every event, or print it as JSON; return their number."""
-    from lowlight_cli.train.events import Progress, Validation, as_record
+def _follow(events: "Iterator[Event]", show: Show, output: Path, *, as_json: bool) -> None:
+    """Draw every event, or print it as JSON."""
+    from lowlight_cli.train.events import Progress, Started, Validation, as_record
 
-    count = 0
     for event in events:
-        count += 1
         if as_json:
             typer.echo(json.dumps({"schema": 1, **as_record(event)}))
         if isinstance(event, Progress):
             skipped = f", {event.skipped} skipped" if event.skipped else ""
             show.say(
-                f"step {event.step} of {event.steps}: loss {event.loss:.4f}, {event.seconds:.2f} s a step{skipped}"
+                f"step {event.step} of {event.steps}: loss {event.loss:.4f}, {event.seconds:.2f} s a step, "
+                f"{duration(event.seconds * (event.steps - event.step))} left{skipped}"
             )
             show.step(event.step, event.steps, "steps")
         elif isinstance(event, Validation):
             show.say(
                 f"validation: {event.psnr:.2f} dB plain, {event.psnr_gt_mean:.2f} dB GT-mean, SSIM {event.ssim:.3f}"
             )
+        elif isinstance(event, Started):
+            show.say(_start_told(event, output))
         else:
             show.say(f"wrote {event.path}")
-    return count
+
+
+def _start_told(start: "Started", output: Path) -> str:
+    if start.step >= start.steps:
+        return f"the training in {output} is over: all its steps were taken before"
+    course = f"goes on after step {start.step} of {start.steps}" if start.step else f"{start.steps} steps"
+    return (
+        f"on {start.device}: {start.training} pictures to train on and {start.held_out} to validate on"
+        f"{f', {len(start.left_out)} left out' if start.left_out else ''}; {course}"
+    )

@@ -30,8 +30,8 @@ def _fixed(recipe: Recipe) -> str:
     return json.dumps({**dataclasses.asdict(recipe), "schedule": None}, sort_keys=True)
 
 
-def write_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
-    """Write the state, complete or not at all.
+def write_checkpoint(path: Path, state: State, recipe: Recipe, *, pictures: str) -> None:
+    """Write the state, complete or not at all; `pictures` is the digest of those trained on.
 
     Raises:
         OutputError: the file cannot be written.
@@ -44,13 +44,14 @@ def write_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
         "step": state.step,
         "skipped": state.skipped,
         "recipe": _fixed(recipe),
+        "pictures": pictures,
     }
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue(), overwrite=True)
 
 
-def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
-    """Put a checkpoint's state into `state`.
+def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
+    """Put a checkpoint's state into `state`; return the digest of its pictures, empty where it does not say.
 
     Raises:
         SettingsError: the checkpoint is of another recipe.
@@ -70,3 +71,4 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> None:
     state.optimiser.load_state_dict(content["optimiser"])
     state.average = {name: tensor.to(state.average[name].device) for name, tensor in content["average"].items()}
     state.step, state.skipped = content["step"], content["skipped"]
+    return str(content.get("pictures", ""))

@@ -7,6 +7,29 @@ from typing import Required, TypedDict, cast
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file among the pictures that is not trained on, and why."""
+
+    input: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A training begins after `step` of its `steps`: 0 for a new one, all for one that is over.
+
+    `training` and `held_out` count the pictures to train and to validate on.
+    """
+
+    step: int
+    steps: int
+    device: str
+    training: int
+    held_out: int
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True)
 class Progress:
     """Training went on: means over the steps since the last such event. `skipped` steps were not finite."""
 
@@ -38,7 +61,7 @@ class Saved:
     path: Path
 
 
-Event = Progress | Validation | Saved
+Event = Started | Progress | Validation | Saved
 
 
 class Record(TypedDict, total=False):
@@ -47,6 +70,10 @@ class Record(TypedDict, total=False):
     event: Required[str]
     step: Required[int]
     steps: int
+    device: str
+    training: int
+    held_out: int
+    left_out: list[dict[str, str]]
     loss: float | None
     gradient: float | None
     learning_rate: float

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lowlight_cli.atomic import append_line, atomic_file, write_atomically
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.train.events import Event, Record, Validation, as_record
+from lowlight_cli.train.events import Event, Record, Started, Validation, as_record
 
 _SIZE, _MARGIN = (900, 520), 60
 _PAPER, _INK, _LOSS_INK, _PSNR_INK = (255, 255, 255), (60, 60, 60), (200, 60, 40), (40, 90, 190)
@@ -18,19 +18,24 @@ Points = Sequence[tuple[float, float]]
 
 
 def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
-    """Pass events on, and append each to `log.jsonl`; draw `curve.png` anew at every validation.
+    """Pass events on, and append each but the first to `log.jsonl`; draw `curve.png` anew at every validation.
 
-    What the log holds from the first event's step on is dropped first, so that a resumed training leaves no step in it
-    twice. Only the last line can be cut short, by a kill; the next start drops it.
+    What the log holds beyond the step that the training goes on after is dropped first, so that a resumed training
+    leaves no step in it twice. Only the last line can be cut short, by a kill; the next start drops it.
 
     Raises:
         OutputError: a file cannot be written.
     """
     log, curve = folder / "log.jsonl", folder / "curve.png"
     records: list[Record] | None = None
+    begun = 0
     for event in events:
+        if isinstance(event, Started):
+            begun = event.step
+            yield event
+            continue
         if records is None:
-            records = _records_before(log, event.step)
+            records = _records_until(log, begun)
             kept = "".join(json.dumps(record) + "\n" for record in records)
             write_atomically(log, kept.encode(), overwrite=True)
         records.append(as_record(event))
@@ -40,8 +45,8 @@ def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
         yield event
 
 
-def _records_before(log: Path, step: int) -> list[Record]:
-    """Read the complete lines of a log that lie before a step."""
+def _records_until(log: Path, step: int) -> list[Record]:
+    """Read the complete lines of a log up to a step."""
     records: list[Record] = []
     try:
         lines = log.read_text("utf-8").splitlines() if log.exists() else []
@@ -50,7 +55,7 @@ def _records_before(log: Path, step: int) -> list[Record]:
                 record = json.loads(line)
             except ValueError:  # cut short by a kill
                 continue
-            if record["step"] < step and record["event"]:
+            if record["event"] and record["step"] <= step:
                 records.append(record)
     except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise SettingsError(f"{log} is no training's log; give --output another folder") from error

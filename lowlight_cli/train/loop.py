@@ -10,10 +10,11 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder
+from lowlight_cli.device import describe_device
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
-from lowlight_cli.train.events import Event, Progress, Saved
+from lowlight_cli.train.events import Event, Progress, Saved, Started
 from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.loading import coming_batches, usual_workers
 from lowlight_cli.train.network import build_network, export_weights
@@ -102,7 +103,10 @@ def _train(
     recipe: Recipe, training: Sources, held_out: Sources, *, run: Run, device: torch.device, processes: Processes
 ) -> Iterator[Event]:
     state = fresh_state(recipe, device)
-    files = _Files(state, recipe, run)
+    files = _Files(state, recipe, run, pictures=training.digest, warns=processes.leads)
+    if processes.leads:
+        counted = (len(training), len(held_out), training.left_out)
+        yield Started(state.step, recipe.schedule.steps, describe_device(device), *counted)
     validation = validation_batches(recipe, held_out, device) if processes.leads else []
     recent: list[tuple[float, float]] = []
     since = time.monotonic()
@@ -140,18 +144,20 @@ def _train(
 class _Files:
     """A training's checkpoint, which `state` begins with if there is one, and its weights."""
 
-    def __init__(self, state: State, recipe: Recipe, run: Run) -> None:
-        self._state, self._recipe, self._data = state, recipe, run.data
+    def __init__(self, state: State, recipe: Recipe, run: Run, *, pictures: str, warns: bool) -> None:
+        self._state, self._recipe, self._data, self._pictures = state, recipe, run.data, pictures
         self._checkpoint, self.weights = run.output / "checkpoint.pt", run.output / f"{recipe.name}.safetensors"
         if self._checkpoint.exists():
-            restore_checkpoint(self._checkpoint, state, recipe)
+            before = restore_checkpoint(self._checkpoint, state, recipe)
+            if warns and before and before != pictures:
+                logger.warning("%s was trained on other pictures than these; another --output begins anew", run.output)
         self._written = state.step
 
     def write(self) -> None:
         """Write both; raises OutputError."""
         # In this order: killed in between, the same file is written again.
         export_weights(self.weights, self._state.average, self._recipe, step=self._state.step, data=self._data)
-        write_checkpoint(self._checkpoint, self._state, self._recipe)
+        write_checkpoint(self._checkpoint, self._state, self._recipe, pictures=self._pictures)
         self._written = self._state.step
 
     def write_last(self) -> None:

@@ -12,10 +12,8 @@ from lowlight_cli.backends.darkir.lift import choose_lift, lift
 from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.pairs import Pair, find_pairs
 from lowlight_cli.train.recipe import Recipe
-from lowlight_cli.train.samples import Sample, Sources, place_crop
+from lowlight_cli.train.samples import Sample, Sources, digest_of, part_held_out, place_crop
 from lowlight_cli.train.scenes import read_planes
-
-_VALIDATION_SHARE = 20  # without a test split, every twentieth pair is held out
 
 
 class PhotographedPair:
@@ -58,6 +56,7 @@ def load_pairs(low: Path, reference: Path) -> tuple[Sources, Sources]:
 
     Raises:
         SettingsError: a folder is missing, nothing matches, or too little to hold any out.
+        InputError: a file is not there any more.
     """
     everything = find_pairs(low, reference).pairs
     if low.samefile(reference):
@@ -67,12 +66,12 @@ def load_pairs(low: Path, reference: Path) -> tuple[Sources, Sources]:
     else:
         training, held_out = everything, ()
     if not held_out:
-        held_out = training[_VALIDATION_SHARE - 1 :: _VALIDATION_SHARE] or training[-1:]
-        training = tuple(pair for pair in training if pair not in held_out)
+        training, held_out = map(tuple, part_held_out(training))
     if not training:
         raise SettingsError(f"{low} and {reference} hold one pair; training needs at least two")
     return _sources(training), _sources(held_out)
 
 
 def _sources(pairs: Sequence[Pair]) -> Sources:
-    return Sources([PhotographedPair(pair) for pair in pairs])
+    digest = digest_of((pair.name, path) for pair in pairs for path in (pair.low, pair.reference))
+    return Sources([PhotographedPair(pair) for pair in pairs], digest=digest)

@@ -23,13 +23,13 @@ def read_radiance(path: Path) -> Picture:
         size, _, body = rest.partition(b"\n")
         words = size.split()
         if not header.startswith(b"#?") or words[0::2] != [b"-Y", b"+X"]:
-            raise InputError(f"{path} is no Radiance picture, or lies on its side")
+            raise InputError(f"{path}: it is no Radiance picture, or lies on its side")
         height, width = int(words[1]), int(words[3])
         if height * width > default_pixel_budget():
-            raise InputError(f"{path} says that it is {width}x{height} pixels, more than memory is for")
+            raise InputError(f"{path}: it says that it is {width}x{height} pixels, more than memory is for")
         rgbe = _scanlines(body, height, width)
     except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"{path}: it cannot be read: {error}") from error
     scale = np.ldexp(np.float32(1.0), rgbe[..., 3:].astype(np.int32) - 136)
     return (rgbe[..., :3] * scale).astype(np.float32)
 

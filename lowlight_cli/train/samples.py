@@ -1,15 +1,23 @@
 """Samples and batches, and the pools they are drawn from."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from lowlight_cli.errors import InputError
+from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.recipe import Recipe
+
+_VALIDATION_SHARE = 20
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -44,12 +52,35 @@ def place_crop(height: int, width: int, crop: int, rng: Generator) -> tuple[int,
     return int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
 
 
+def part_held_out(items: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Part what nobody has parted: those to train on, and every twentieth, of fewer the last, held out."""
+    held_out = set(range(_VALIDATION_SHARE - 1, len(items), _VALIDATION_SHARE)) or {len(items) - 1}
+    return (
+        [item for place, item in enumerate(items) if place not in held_out],
+        [item for place, item in enumerate(items) if place in held_out],
+    )
+
+
+def digest_of(named: Iterable[tuple[str, Path]]) -> str:
+    """Name a choice of files by their names and sizes, wherever their folder lies; raises InputError."""
+    try:
+        sizes = sorted(f"{name}\0{path.stat().st_size}" for name, path in named)
+    except OSError as error:
+        raise InputError(f"the pictures cannot be read: {error.strerror or error}") from error
+    return hashlib.sha256("\n".join(sizes).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 @dataclass(frozen=True)
 class Sources:
-    """Photos and panoramas to draw from."""
+    """Photos and panoramas to draw from.
+
+    `left_out` are files found beside them that cannot be used; `digest` tells these pictures from others.
+    """
 
     photos: Sequence[Source]
     panoramas: Sequence[Source] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    digest: str = ""
 
     def draw(self, recipe: Recipe, crop: int, rng: Generator) -> Sample:
         """Draw one sample, turned and mirrored at random."""
@@ -63,6 +94,9 @@ class Sources:
             return image.flip(2) if mirrored else image
 
         return Sample(turned(lifted), turned(reference), stops)
+
+    def __len__(self) -> int:
+        return len(self.photos) + len(self.panoramas)
 
     @property
     def count(self) -> str:

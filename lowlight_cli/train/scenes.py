@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from lowlight_cli.degrade import (
 from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.images import read_picture
 from lowlight_cli.paths import PICTURES, files_below
+from lowlight_cli.results import name_of
+from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import Recipe
-from lowlight_cli.train.samples import Sample, Source, Sources, place_crop
+from lowlight_cli.train.samples import Sample, Sources, digest_of, part_held_out, place_crop
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ _PREVIEW_SIDE = 32
 _PREVIEW_REPEAT = 4  # pixels of noise averaged, each way, per pixel of the preview that the lift is read from
 _CLEAN = replace(PICTURES, suffixes={**PICTURES.suffixes, ".hdr": "hdr"})
 _WHOLE = (0.0, 1.0, 0.0, 1.0)
+_FEWEST = 2  # pictures: one to train on, one to validate on
+_WARNINGS = 3
 
 
 def _tensor(picture: Picture) -> Tensor:
@@ -146,31 +151,61 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 def load_clean(folder: Path, recipe: Recipe) -> tuple[Sources, Sources]:
     """Load clean photos and .hdr panoramas under `folder`: those to train on, and those held out.
 
-    Any picture that `read_picture` reads is one, and what hidden files hold is none. Photos smaller than the recipe's
-    crops are left out, with a warning.
+    Any picture that `read_picture` reads is one, and what hidden files hold is none. What cannot be read, or is smaller
+    than the recipe's crops, is left out with a warning. Where the recipe's list names none of the pictures, every
+    twentieth is held out, or of fewer the last.
 
     Raises:
-        SettingsError: there is no such folder, or no picture in it to train on.
-        InputError: a picture cannot be read.
+        SettingsError: there is no such folder, or too few pictures in it.
     """
     if not folder.is_dir():
         raise SettingsError(f"there is no folder {str(folder)!r} with pictures to train on")
     smallest = max(stage.crop for stage in recipe.schedule.stages)
-    parts: dict[bool, tuple[list[Source], list[Source]]] = {False: ([], []), True: ([], [])}
-    small = 0
+    found: list[tuple[Path, CleanPhoto | Panorama]] = []
+    left_out: list[LeftOut] = []
     for path in files_below(folder, _CLEAN):
-        photos, panoramas = parts[path.stem in recipe.data.held_out]
-        if path.suffix.lower() == ".hdr":
-            panoramas.append(Panorama(read_radiance(path)))
-            continue
-        photo = read_photo(path)
-        if min(photo.shape[:2]) >= smallest:
-            photos.append(CleanPhoto(photo))
-        else:
-            small += 1
-    if small:
-        logger.warning("left out as smaller than the crops of %dx%d: %d of the photos", smallest, smallest, small)
-    training, held_out = (Sources(*parts[part]) for part in (False, True))
-    if training.is_empty:
-        raise SettingsError(f"{folder} holds no picture of at least {smallest}x{smallest} pixels to train on")
-    return training, held_out
+        try:
+            found.append((path, _read_source(path, smallest)))
+        except InputError as error:
+            left_out.append(LeftOut(name_of(path), str(error).removeprefix(f"{path}: ")))
+    _warn_of(left_out)
+    if len(found) < _FEWEST:
+        raise SettingsError(
+            f"{folder} holds too few pictures to train on: {len(found)} of at least {smallest}x{smallest} pixels that "
+            f"can be read; {_FEWEST} are needed, for one is validated on"
+        )
+    found.sort(key=lambda one: isinstance(one[1], CleanPhoto))  # a panorama is the last to be held out
+    training = [one for one in found if one[0].stem not in recipe.data.held_out]
+    held_out = [one for one in found if one[0].stem in recipe.data.held_out]
+    if not held_out:
+        training, held_out = part_held_out(found)
+    if not training:
+        raise SettingsError(f"the recipe holds out every picture of {folder}, and none is left to train on")
+    return _sources(training, folder, left_out=tuple(left_out)), _sources(held_out, folder)
+
+
+def _read_source(path: Path, smallest: int) -> CleanPhoto | Panorama:
+    if path.suffix.lower() == ".hdr":
+        return Panorama(read_radiance(path))
+    photo = read_photo(path)
+    if min(photo.shape[:2]) < smallest:
+        raise InputError(f"{path}: it is smaller than the crops of {smallest}x{smallest}")
+    return CleanPhoto(photo)
+
+
+def _warn_of(left_out: Sequence[LeftOut]) -> None:
+    for one in left_out[:_WARNINGS]:
+        logger.warning("left out: %s: %s", one.input, one.reason)
+    if len(left_out) > _WARNINGS:
+        logger.warning("left out in all: %d pictures", len(left_out))
+
+
+def _sources(
+    found: Sequence[tuple[Path, CleanPhoto | Panorama]], folder: Path, *, left_out: tuple[LeftOut, ...] = ()
+) -> Sources:
+    return Sources(
+        [source for _, source in found if isinstance(source, CleanPhoto)],
+        [source for _, source in found if isinstance(source, Panorama)],
+        left_out,
+        digest_of((path.relative_to(folder).as_posix(), path) for path, _ in found),
+    )
