@@ -208,9 +208,10 @@ def test_a_schedule_may_be_lengthened_on_resuming_but_nothing_else_changed(clean
 
 
 def test_a_damaged_checkpoint_is_refused_readably(clean, tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
-        train_tiny(clean, tmp_path, tiny(2))
+    for content in (b"PK\x03\x04 not a checkpoint", b""):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"checkpoint\.pt is damaged; remove it to begin anew, .*--output$"):
+            train_tiny(clean, tmp_path, tiny(2))
 
 
 def test_the_exported_file_is_the_trained_network_and_says_where_it_comes_from(clean, tmp_path):
@@ -399,6 +400,8 @@ def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
         ('name = "x"\n[network]\ndilations = ["a"]', "dilations cannot be 'a'"),
         ('name = "x"\n[camera]\nstops_under = [3.0, 4.0, 5.0]', "stops_under takes 2"),
         ('name = "x"\n[data]\nheld_out = [1]', "held_out"),
+        ('name = "x"\nfoo = 1', "^the recipe: it has no setting 'foo'; there are name, seed, "),
+        ('name = "x"\n[network]\nwidth = "a"', "^the recipe: network.width cannot be 'a'$"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused_by_name(text, named):
@@ -414,6 +417,16 @@ def test_every_published_recipe_reads_and_makes_its_network():
         network_module.build_network(recipe.network)
     with pytest.raises(SettingsError, match="no recipe"):
         read_recipe("no-such-recipe")
+
+
+def test_a_recipe_file_is_named_once_where_it_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    for text, told in (('name = "x"\nfoo = 1', ": it has no setting 'foo'; "), ("name = ", " is no TOML: ")):
+        path.write_text(text)
+        with pytest.raises(SettingsError) as refusal:
+            read_recipe(str(path))
+        assert str(refusal.value).startswith(f"the recipe {path}{told}")
+        assert "recipe" not in str(refusal.value).removeprefix(f"the recipe {path}")
 
 
 def test_the_learning_rate_rises_is_held_and_falls():

@@ -60,8 +60,12 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         same = content["recipe"] == _fixed(recipe)
+    except PermissionError as error:
+        raise WeightsError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except Exception as error:  # torch.load raises whatever a damaged pickle makes it raise
-        raise WeightsError(f"cannot read the checkpoint {path}: {error}") from error
+        raise WeightsError(
+            f"the checkpoint {path} is damaged; remove it to begin anew, or give another --output"
+        ) from error
     if not same:
         raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
     state.network.load_state_dict(content["network"])

@@ -45,12 +45,12 @@ class NetworkRecipe:
 
     def __post_init__(self) -> None:
         if self.unshuffle not in (1, 2):
-            raise SettingsError("recipe: unshuffle is 1 or 2")
+            raise SettingsError("unshuffle is 1 or 2")
         blocks = (self.middle_blk_num_enc, self.middle_blk_num_dec, *self.enc_blk_nums, *self.dec_blk_nums)
         if not self.enc_blk_nums or len(self.enc_blk_nums) != len(self.dec_blk_nums) or min(blocks) < 0:
-            raise SettingsError("recipe: enc_blk_nums and dec_blk_nums are as many numbers, one or more, none below 0")
+            raise SettingsError("enc_blk_nums and dec_blk_nums are as many numbers, one or more, none below 0")
         if self.width < 1 or min(*self.dilations, *self.encoder_dilations, self.csf_reduction, 1) < 1:
-            raise SettingsError("recipe: width, dilations and csf_reduction are 1 or more")
+            raise SettingsError("width, dilations and csf_reduction are 1 or more")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class OptimiserRecipe:
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
-            raise SettingsError("recipe: precision is fp32 or bf16")
+            raise SettingsError("precision is fp32 or bf16")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1 or self.crop < _SMALLEST_CROP:
-            raise SettingsError(f"recipe: a stage has 1 step, 1 crop of {_SMALLEST_CROP} pixels a batch, or more")
+            raise SettingsError(f"a stage has 1 step, 1 crop of {_SMALLEST_CROP} pixels a batch, or more")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
-            raise SettingsError("recipe: stages are tables of steps, crop and batch, one or more")
+            raise SettingsError("stages are tables of steps, crop and batch, one or more")
 
     @property
     def steps(self) -> int:
@@ -162,7 +162,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
-            raise SettingsError(f"recipe: the name {self.name!r} is not of letters, digits, '.', '_' and '-'")
+            raise SettingsError(f"the name {self.name!r} is not of letters, digits, '.', '_' and '-'")
 
     @property
     def digest(self) -> str:
@@ -180,39 +180,41 @@ def _fitted(value: object, wanted: object, place: str) -> object:
         if kinds[-1] is Ellipsis:
             kinds = kinds[:1] * len(value)
         elif len(kinds) != len(value):
-            raise SettingsError(f"recipe: {place} takes {len(kinds)} values, not {len(value)}")
+            raise SettingsError(f"{place} takes {len(kinds)} values, not {len(value)}")
         return tuple(_fitted(item, kind, place) for item, kind in zip(value, kinds, strict=True))
     simple = {float: (int, float), int: (int,), bool: (bool,), str: (str,), int | None: (int,)}
     allowed = simple.get(wanted)  # type: ignore[call-overload]
     if not allowed or not isinstance(value, allowed) or (wanted is not bool and isinstance(value, bool)):
-        raise SettingsError(f"recipe: {place} cannot be {value!r}")
+        raise SettingsError(f"{place} cannot be {value!r}")
     return float(value) if wanted is float else value
 
 
 def _built(kind: type[T], table: object, place: str) -> T:
     if not isinstance(table, Mapping):
-        raise SettingsError(f"recipe: {place} must be a table")
+        raise SettingsError(f"{place} must be a table")
     hints = get_type_hints(kind)
     unknown = [key for key in table if key not in hints]
     if unknown:
-        raise SettingsError(f"recipe: {place} has no setting {unknown[0]!r}; it knows {', '.join(hints)}")
-    values = {key: _fitted(value, hints[key], f"{place}.{key}") for key, value in table.items()}
+        raise SettingsError(f"{place or 'it'} has no setting {unknown[0]!r}; there are {', '.join(hints)}")
+    values = {key: _fitted(value, hints[key], f"{place}.{key}".lstrip(".")) for key, value in table.items()}
     try:
         return kind(**values)
     except TypeError as error:
-        raise SettingsError(f"recipe: {place} is incomplete") from error
+        raise SettingsError(f"{place or 'it'} is incomplete") from error
 
 
-def parse_recipe(text: str) -> Recipe:
-    """Read a recipe from TOML.
+def parse_recipe(text: str, named: str = "the recipe") -> Recipe:
+    """Read a recipe from TOML; refusals begin with what it is `named`.
 
     Raises:
         SettingsError: it is no TOML, or names a setting that does not exist.
     """
     try:
-        return _built(Recipe, tomllib.loads(text), "the recipe")
+        return _built(Recipe, tomllib.loads(text), "")
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the recipe is no TOML: {error}") from error
+        raise SettingsError(f"{named} is no TOML: {error}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{named}: {error}") from error
 
 
 def published_recipes() -> tuple[str, ...]:
@@ -230,7 +232,7 @@ def read_recipe(name_or_path: str) -> Recipe:
     if name_or_path in published_recipes():
         return parse_recipe((files("lowlight_cli") / "recipes" / f"{name_or_path}.toml").read_text("utf-8"))
     try:
-        return parse_recipe(Path(name_or_path).read_text("utf-8"))
+        return parse_recipe(Path(name_or_path).read_text("utf-8"), f"the recipe {name_or_path}")
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(published_recipes())
         raise SettingsError(f"no recipe {name_or_path}: give a TOML file or one of {known}") from error
