@@ -868,6 +868,22 @@ def test_resuming_takes_away_what_the_killed_run_left(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 
 
+@pytest.mark.parametrize("keeping", [(), ("--preserve-times",)])
+def test_a_clip_that_is_skipped_loses_the_segments_that_its_result_outlived_and_no_newer_ones(tmp_path, keeping):
+    source, target = make_clip(tmp_path / "a.mp4", frames=6), tmp_path / "b.mp4"
+    os.utime(source, (0, 0))
+    SegmentStore(target, "of a run that was killed when its result was complete").prepare()
+    (left,) = tmp_path.glob(".b.mp4.*.resume")
+    left.rename(tmp_path / "aside")
+    assert identity(source, "-o", target, *QUICK, *keeping).exit_code == 0
+    (tmp_path / "aside").rename(left)
+    assert "1 skipped" in identity(source, "-o", target, *QUICK, "--resume").stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+    SegmentStore(target, "of a run with --overwrite").prepare()
+    assert "1 skipped" in identity(source, "-o", target, *QUICK).stderr
+    assert left.exists()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc fills what it hands out when told to")
 def test_a_clip_has_the_same_bytes_whatever_memory_held_before(tmp_path):
     """With several threads x264 reads memory that nobody wrote, at the end of a segment."""

@@ -234,7 +234,16 @@ def video(
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
                 if crew.made_with:
                     results.announce(crew.made_with)
-                results.follow(told, _drawing(show))
+                try:
+                    results.follow(told, _drawing(show))
+                except KeyboardInterrupt:
+                    if resume:
+                        show.say("the same command goes on from what is finished")
+                    raise
+        if plan.skipped:
+            from lowlight_cli.video.segments import remove_outlived
+
+            remove_outlived(job.output for job in plan.skipped if job.output is not None)
         results.close()
 
 
@@ -269,7 +278,9 @@ def _drawing(show: Show) -> "Callable[[Told], None]":
 
     def draw(told: "Told") -> None:
         nonlocal is_first
-        if isinstance(told, ClipProgress):
+        if isinstance(told, ClipProgress) and told.stage == "resumed":
+            show.say(f"{told.input}: goes on after frame {told.done}, which an earlier run left finished")
+        elif isinstance(told, ClipProgress):
             what = "steps" if told.stage == "fit" else "frames"
             show.step(told.done, told.total, f"{what}, {told.frames_per_second:.1f} a second", item=told.input)
         elif isinstance(told, FileResult):

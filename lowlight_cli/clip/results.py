@@ -47,14 +47,17 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class ClipProgress:
-    """How far a clip is: frames done of about `total` (None if nobody knows), and at which pace; or steps of a fit."""
+    """How far a clip is: frames done of about `total` (None if nobody knows), and at which pace; or steps of a fit.
+
+    Of the stage `resumed` there is one event, when an earlier run left the first frames finished.
+    """
 
     input: str
     done: int
     total: int | None
     frames_per_second: float
     seconds_left: float | None
-    stage: Literal["fit", "frames"] = "frames"
+    stage: Literal["fit", "resumed", "frames"] = "frames"
 
 
 @dataclass(frozen=True)

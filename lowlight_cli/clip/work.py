@@ -131,11 +131,12 @@ class ClipWork:
             self._warnings.append("the contact sheet begins where an earlier run ended")
         if settings.preserve_times:
             preserve_times(self._source, self._target)
-        if self._store:
-            self._store.remove()
+        (self._store or SegmentStore(self._target, "")).remove()
 
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)
+        if self._resumed_at:
+            yield ClipProgress(name_of(self._source), self._resumed_at, None, 0.0, None, "resumed")
         room = max(2, min(_MOST_AHEAD, _BYTES_AHEAD // (self._facts.width * self._facts.height * _BYTES_PER_PIXEL)))
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)

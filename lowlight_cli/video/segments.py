@@ -8,7 +8,8 @@ and, with them, the state of whatever looks across frames.
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +38,7 @@ class SegmentStore:
     """A hidden folder beside the result. Segments of another input or other settings in it are thrown away."""
 
     def __init__(self, target: Path, fingerprint: str) -> None:
-        # Cut by letters, as the longest names leave no room for more.
-        self._folder = target.with_name(f".{target.name[:60]}.{_digest(str(target.absolute()))}.resume")
+        self._folder = _folder_of(target)
         self._fingerprint = _digest(fingerprint)
 
     @property
@@ -105,6 +105,25 @@ class SegmentStore:
             return (self._folder / "run").read_text()
         except OSError:
             return None
+
+
+def remove_outlived(targets: Iterable[Path]) -> None:
+    """Throw away the segments of results that were finished after them: no run will go on from those.
+
+    Newer segments are those of a run that is to replace the result.
+    """
+    for target in targets:
+        folder = _folder_of(target)
+        with suppress(OSError):
+            finished = target.stat()
+            # The first is newer where the result was given its input's times.
+            if folder.stat().st_mtime_ns <= max(finished.st_ctime_ns, finished.st_mtime_ns):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_of(target: Path) -> Path:
+    # Cut by letters, as the longest names leave no room for more.
+    return target.with_name(f".{target.name[:60]}.{_digest(str(target.absolute()))}.resume")
 
 
 def _digest(text: str) -> str:

@@ -122,8 +122,23 @@ def test_a_killed_run_goes_on_to_the_same_bytes(lowlight, clip, whole, tmp_path,
     ran = lowlight.run("video", clip, "-o", target, "--resume", "--json", *RUN)
     assert ran.code == 0, ran.said
     assert f'"resumed_at": {segments * SEGMENT_FRAMES}' in ran.said
+    assert f"{clip}: goes on after frame {segments * SEGMENT_FRAMES}, which an earlier run left finished" in ran.said
     assert target.read_bytes() == whole
     assert not list(tmp_path.glob(".b.mp4.*.resume")), "the segments are gone"
+
+
+def test_an_interrupted_run_says_that_it_can_go_on_and_one_without_resume_leaves_nothing_of_it(
+    lowlight, clip, whole, tmp_path
+):
+    target = tmp_path / "b.mp4"
+    child = lowlight.start("video", clip, "-o", target, "--resume", *RUN)
+    wait_for(tmp_path, "000000.npz", child)
+    child.send(signal.SIGINT)
+    assert "the same command goes on from what is finished" in child.ended().said
+    assert len(list(tmp_path.glob(".b.mp4.*.resume"))) == 1
+    assert lowlight.run("video", clip, "-o", target, *RUN).code == 0
+    assert target.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.slow
