@@ -54,6 +54,7 @@ def test_a_dark_clip_is_fitted_once_and_becomes_bright(tmp_path):
     source = two_scenes(tmp_path / "a.mp4")
     ran = CliRunner().invoke(app, ["video", str(source), "--zero-shot", "--json", "--device", "cpu"])
     assert ran.exit_code == 0, ran.output
+    assert ran.stderr.startswith("zeroig-fitted on cpu (")
     (told,) = map(json.loads, ran.stdout.splitlines())
     assert (told["model"], told["frames"]) == ("zeroig-fitted", 40)
     assert see(tmp_path / "a_lowlight.mp4").pixels[5].mean() > see(source).pixels[5].mean() * 1.3

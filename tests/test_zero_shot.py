@@ -306,6 +306,13 @@ def test_every_result_of_a_photo_gets_its_times_on_request(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_the_device_is_told_before_the_fit(tmp_path: Path):
+    ran = zero_shot(save_photo(tmp_path / "night.png", darkened(scene())))
+    first = ran.stderr.splitlines()[0]
+    assert first.startswith("zeroig-fitted on ")
+    assert first.endswith(", fp32")
+
+
 def test_records_of_a_fit_lie_beside_the_photo_and_never_over_it(tmp_path: Path):
     photo = save_photo(tmp_path / "night.png", darkened(scene()))
     before = photo.read_bytes()

@@ -232,8 +232,7 @@ def video(
 
             # An interrupt must end the work at once, not when the generator happens to be collected.
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
-                if crew.made_with:
-                    results.announce(crew.made_with)
+                results.announce(crew.made_with)
                 try:
                     results.follow(told, _drawing(show))
                 except KeyboardInterrupt:

@@ -193,6 +193,7 @@ def zero_shot(
                 return FitWork(settings, batch, keep, compute, initial, shared)
 
             with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
+                results.announce(crew.made_with)
                 results.follow(told, partial(_draw, show))
         elif keep.weights or keep.log:
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")

@@ -18,7 +18,7 @@ class Crew(Protocol):
 
     @property
     def made_with(self) -> str:
-        """Which model runs where, for a person; empty where every job makes its own."""
+        """Which model runs where, for a person."""
 
     def run(self, jobs: Sequence[Job]) -> Generator[Told]:
         """Do the jobs, and yield a result for each in their order."""

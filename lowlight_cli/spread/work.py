@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lowlight_cli.batch import Batch, enhance_files
-from lowlight_cli.device import describe_device
+from lowlight_cli.device import bound_threads, choose_device, describe_device, precision_used
 from lowlight_cli.enhancer import Enhancer, Model, Progress
 from lowlight_cli.paths import Job
 from lowlight_cli.results import FileResult
 from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import WeightsFile
+from lowlight_cli.zero_shot.fitted import MODEL
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Worker(Protocol):
 
     @property
     def made_with(self) -> str:
-        """Which model runs where, for a person; empty where every job makes its own."""
+        """Which model runs where, for a person."""
 
     def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:
         """Do the jobs in order, taking each when there is room for it.
@@ -124,10 +125,9 @@ class _Pictures:
 
 
 class _Fits:
-    made_with = ""
-
     def __init__(self, work: FitWork) -> None:
         self._work = work
+        self.made_with = _fitted_with(work.compute)
 
     def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
         from lowlight_cli.zero_shot.files import ZeroShotFiles
@@ -147,13 +147,19 @@ class _Clips:
             self._prepare = fitted(work.fit or ZeroShot(), work.compute, denoise=work.denoise)
         else:
             self._prepare = ready(enhancer)
-        self.made_with = "" if enhancer is None else _made_with(enhancer)
+        self.made_with = _fitted_with(work.compute) if enhancer is None else _made_with(enhancer)
 
     def do(self, jobs: Iterable[Job], *, again: bool = False, on_tile: Progress | None = None) -> Generator[Told]:  # noqa: ARG002
         from lowlight_cli.clip import enhance_clips
 
         settings = replace(self._settings, overwrite=True) if again else self._settings
         yield from enhance_clips(jobs, self._prepare, settings)
+
+
+def _fitted_with(compute: Compute) -> str:
+    bound_threads()
+    device = choose_device(compute.device)
+    return f"{MODEL} on {describe_device(device)}, {precision_used(compute.precision, device)}"
 
 
 def _made_with(enhancer: Enhancer) -> str:
