@@ -119,6 +119,24 @@ def make_folder(target: Path) -> None:
         raise OutputError(f"cannot make the folder {target.parent}: {error.strerror or error}") from error
 
 
+def require_writable(target: Path) -> None:
+    """Refuse a target whose folder, or the nearest one above it that is there, takes no files; nothing is left there.
+
+    Raises:
+        OutputError: it takes none.
+    """
+    target = target.resolve() if target.is_symlink() else target
+    folder = next(place for place in target.absolute().parents if os.path.lexists(place))
+    if os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return
+    probe = folder / f".{secrets.token_hex(4)}{PART_SUFFIX}"  # what the disk does weighs more than what it says
+    try:
+        _create(probe, 0o666)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+
+
 def preserve_times(source: Path, target: Path) -> None:
     """Give `target` the access and modification times of `source`, to the nanosecond.
 

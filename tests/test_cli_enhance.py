@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ordinaryuser import as_an_ordinary_user
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -90,6 +92,27 @@ def test_a_bad_file_fails_the_batch_but_not_its_neighbours(tmp_path):
     assert "2.png" in ran.stderr
     assert "1 failed" in ran.stderr
     assert "Traceback" not in ran.output
+
+
+def test_a_folder_that_takes_no_files_is_found_before_the_work_and_fails_its_own_pictures_alone():
+    with as_an_ordinary_user(), tempfile.TemporaryDirectory() as name:
+        closed, opened = Path(name) / "closed", Path(name) / "open"
+        for folder in (closed, opened):
+            picture(folder / "a.png")
+        closed.chmod(0o555)
+        changed = closed.stat().st_mtime_ns, opened.stat().st_mtime_ns
+        alone = identity(closed)
+        below = identity(closed, "-o", closed / "new" / "deep", "--json")
+        assert (closed.stat().st_mtime_ns, opened.stat().st_mtime_ns) == changed
+        both = identity(closed, opened, "--json")
+        written = [path.name for path in opened.iterdir()]
+        closed.chmod(0o755)
+    sentence = f"cannot write into the folder {closed}: Permission denied"
+    assert alone.exit_code == below.exit_code == both.exit_code == 1
+    assert alone.stderr.splitlines() == [f"{closed / 'a.png'}: {sentence}", "1 failed"], "and no model was made ready"
+    assert results(below)[0]["error"] == {"code": "output", "message": sentence}
+    assert {one["status"] for one in results(both)} == {"failed", "done"}
+    assert sorted(written) == ["a.png", "a_lowlight.png"]
 
 
 def test_fail_fast_stops_at_the_first_failure(tmp_path):

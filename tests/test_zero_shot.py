@@ -362,6 +362,20 @@ def test_a_record_that_cannot_be_written_costs_no_picture(tmp_path: Path):
     assert (tmp_path / "night_lowlight.png").exists()
 
 
+@pytest.mark.parametrize("option", [("-o", "n.png"), ("--save-weights", "w.safetensors"), ("--log", "new/fit.jsonl"),
+                                    ("--preview-every", "1", "--preview-dir", "new")])  # fmt: skip
+def test_a_folder_that_takes_no_files_is_found_before_the_fit(option: tuple[str, ...]):
+    with as_an_ordinary_user(), tempfile.TemporaryDirectory() as name:
+        photo, closed = save_photo(Path(name) / "x.png", darkened(scene())), Path(name) / "closed"
+        closed.mkdir(mode=0o555)
+        ran = zero_shot(photo, *option[:-1], closed / option[-1])
+        assert sorted(path.name for path in Path(name).rglob("*")) == ["closed", "x.png"]
+        closed.chmod(0o700)
+    assert ran.exit_code == 1, ran.output
+    assert f"cannot write into the folder {closed}: Permission denied" in ran.stderr
+    assert "zeroig-fitted" not in ran.stderr
+
+
 def test_photos_whose_previews_would_share_a_name_are_refused(tmp_path: Path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()

@@ -92,7 +92,9 @@ def enhance(
         Show(len(plan.jobs), quiet=quiet) as show,
     ):
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
-        if plan.jobs:
+        # A cluster's machines write themselves, and where this one cannot they may.
+        ready = plan.jobs if spread.kind == "ray" else results.writable(plan.jobs, fail_fast=fail_fast)
+        if ready:
             from lowlight_cli.batch import Batch
             from lowlight_cli.enhancer import find_model
             from lowlight_cli.spread import PictureWork, open_crew
@@ -116,7 +118,7 @@ def enhance(
                 return PictureWork(found, compute, batch)
 
             on_tile = show.steps_of("tiles")
-            with open_crew(spread, device, prepare, on_tile=on_tile) as crew, closing(crew.run(plan.jobs)) as told:
+            with open_crew(spread, device, prepare, on_tile=on_tile) as crew, closing(crew.run(ready)) as told:
                 results.announce(crew.made_with)
                 results.follow(told)
         results.close()

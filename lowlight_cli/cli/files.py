@@ -5,19 +5,20 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
 
+from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
-from lowlight_cli.errors import LowlightError, SettingsError
+from lowlight_cli.errors import LowlightError, OutputError, SettingsError
 from lowlight_cli.interrupts import interrupts_held
-from lowlight_cli.paths import Plan, read_file_list
-from lowlight_cli.results import FileResult, blank_result, last_told, name_of, printable
+from lowlight_cli.paths import Job, Plan, read_file_list
+from lowlight_cli.results import FileResult, blank_result, failed_result, last_told, name_of, printable
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
@@ -128,6 +129,25 @@ class Report:
         """Say which model runs where."""
         self._made_with = made_with
         self._show.say(made_with)
+
+    def writable(self, jobs: Sequence[Job], *, fail_fast: bool) -> list[Job]:
+        """Return the jobs whose folders take their results; the others fail here, before there is any work."""
+        refused: dict[Path, OutputError] = {}
+        for folder, path in {path.parent: path for job in jobs for path in job.files}.items():
+            try:
+                require_writable(path)
+            except OutputError as error:
+                refused[folder] = error
+        ready = []
+        for job in jobs:
+            refusal = None if job.output is None else refused.get(job.output.parent)
+            if refusal is None:
+                ready.append(job)
+                continue
+            self._take(failed_result(blank_result(job, "failed"), refusal))
+            if fail_fast:
+                return []
+        return ready
 
     def follow(self, told: "Generator[Told]", draw: "Callable[[Told], None]" = lambda _: None) -> None:
         """Draw every event and take every result; an interrupt has its summary and its page too."""

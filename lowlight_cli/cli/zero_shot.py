@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
@@ -168,13 +169,18 @@ def zero_shot(
     if dry_run:
         tell_plan(plan, as_json=as_json)
         return
+    previews = () if preview_dir is None else (preview_dir / "preview",)
+    for path in (*keep.records, *previews) if plan.jobs else ():
+        require_writable(path)
     with (
         planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(plan.jobs), quiet=quiet) as show,
     ):
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
-        if plan.jobs:
+        # A cluster's machines write themselves, and where this one cannot they may.
+        ready = plan.jobs if spread.kind == "ray" else results.writable(plan.jobs, fail_fast=fail_fast)
+        if ready:
             from lowlight_cli.batch import Batch
             from lowlight_cli.spread import FitWork, open_crew
 
@@ -192,10 +198,10 @@ def zero_shot(
                 initial = None if init is None else _read_initial(init, show, offline=offline)
                 return FitWork(settings, batch, keep, compute, initial, shared)
 
-            with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
+            with open_crew(spread, device, prepare) as crew, closing(crew.run(ready)) as told:
                 results.announce(crew.made_with)
                 results.follow(told, partial(_draw, show))
-        elif keep.weights or keep.log:
+        elif not plan.jobs and (keep.weights or keep.log):
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
         results.close()
 
