@@ -19,6 +19,7 @@ from lowlight_cli.images import (
     Animation,
     Frame,
     Picture,
+    output_format,
     probe,
     read_animation,
     read_frames,
@@ -27,7 +28,7 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.interrupts import interrupts_held
-from lowlight_cli.paths import Job
+from lowlight_cli.paths import PICTURES, Job
 from lowlight_cli.results import FileResult, blank_result, failed_result
 from lowlight_cli.settings import Comparison, Encoding, Tone
 
@@ -155,6 +156,7 @@ class _Line:
             height=loaded.height,
             model=enhancer.model,
             device=str(enhancer.device),
+            warnings=misnamed(job, content.format, self._batch.encoding),
         )
         if isinstance(content, Animation):
             tile = enhancer.tile_size(loaded.height, loaded.width)
@@ -163,7 +165,8 @@ class _Line:
             write = partial(tuple[str, ...], warnings)
         else:
             enhanced = enhancer.enhance(content, tone=self._batch.tone, on_tile=self._on_tile)
-            described = replace(described, precision=enhanced.precision, tile=enhanced.tile, warnings=content.warnings)
+            warnings = (*described.warnings, *content.warnings)
+            described = replace(described, precision=enhanced.precision, tile=enhanced.tile, warnings=warnings)
             write = partial(_write, job, content, enhanced.picture, self._batch)
         with interrupts_held():  # what is begun is noted, for `last_written`
             self._writes.append((described, loaded.pixels, self._writers.submit(write)))
@@ -255,6 +258,16 @@ def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[
         write_comparison(original, result, path, batch.comparison, encoding=batch.encoding, overwrite=batch.overwrite)
     keep_times(job, batch)
     return warnings
+
+
+def misnamed(job: Job, format: str, encoding: Encoding) -> tuple[str, ...]:
+    """Say so where a picture of another format than its name says is written in that of its name, unasked."""
+    if job.input is None or job.output is None or encoding.format is not None:
+        return ()
+    named, written = PICTURES.format_of(job.input.suffix), output_format(format, target=job.output)
+    if named is None or written != output_format(named) or written == output_format(format):
+        return ()
+    return (f"its content is {format} and its name says {job.input.suffix}; the result is {written}, as its name says",)
 
 
 def keep_times(job: Job, batch: Batch) -> None:

@@ -65,6 +65,29 @@ def test_one_picture_is_written_beside_its_input(tmp_path):
     assert "1 done" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "called", "options", "told"),
+    [
+        ("PNG", "a.jpg", (), "its content is PNG and its name says .jpg; the result is JPEG, as its name says"),
+        ("JPEG", "a.PNG", (), "its content is JPEG and its name says .PNG; the result is PNG, as its name says"),
+        ("GIF", "a.webp", (), "its content is GIF and its name says .webp; the result is WEBP, as its name says"),
+        ("PNG", "a.jpg", ("--format", "jpeg"), ""),
+        ("PNG", "a.jpg", ("-o", "OUT/b.webp"), ""),
+        ("JPEG", "a.mpo", (), ""),
+        ("TIFF", "a.dng", (), ""),
+        ("JPEG", "a.jpeg", (), ""),
+        ("PNG", "a.2024", (), ""),
+    ],
+)
+def test_a_picture_whose_name_says_another_format_is_told(tmp_path, content, called, options, told):
+    frames = [Image.new("RGB", (20, 16), (9 * place, 0, 0)) for place in range(2)]
+    more = {"save_all": True, "append_images": frames[1:]} if content == "GIF" else {}
+    frames[0].save(tmp_path / called, content, **more)
+    ran = identity(tmp_path / called, "--json", *(word.replace("OUT", str(tmp_path)) for word in options))
+    assert ran.exit_code == 0, ran.output
+    assert [word for word in results(ran)[0]["warnings"] if "name says" in word] == ([told] if told else [])
+
+
 def test_a_second_run_skips_and_says_how_to_do_it_again(tmp_path):
     source = picture(tmp_path / "a.png")
     identity(source)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowlight_cli.batch import Batch, keep_times
+from lowlight_cli.batch import Batch, keep_times, misnamed
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
 from lowlight_cli.enhancer import Enhancer, PictureSource
@@ -155,7 +155,7 @@ class ZeroShotFiles:
             device=str(enhancer.device),
             precision=enhancer.precision,
             tile=tile,
-            warnings=(*photo.warnings, *warnings),
+            warnings=(*misnamed(job, photo.format, self._batch.encoding), *photo.warnings, *warnings),
         )
 
     def _write_picture(self, picture: Picture, path: Path) -> tuple[str, ...]:
