@@ -56,8 +56,12 @@ def blank_result(job: Job, status: Status) -> FileResult:
 
 
 def name_of(path: Path | None) -> str:
-    """Return a path for a person or for JSON; None is a standard stream, and undecodable bytes are escaped."""
-    return "-" if path is None else str(path).encode("utf-8", "backslashreplace").decode()
+    """Return a path as it goes into JSON; None is a standard stream.
+
+    Bytes that are no text stay what Python makes of them, of which `json` makes an escape of its own (`\\udcff`) and
+    `os.fsencode` the bytes again; for a person, `printable` writes them out.
+    """
+    return "-" if path is None else str(path)
 
 
 def printable(text: str, encoding: str = "utf-8", *, keep_lines: bool = False) -> str:

@@ -88,6 +88,24 @@ def test_a_picture_whose_name_says_another_format_is_told(tmp_path, content, cal
     assert [word for word in results(ran)[0]["warnings"] if "name says" in word] == ([told] if told else [])
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a disk that takes any bytes for a name")
+def test_a_name_that_is_no_text_comes_out_of_json_as_its_bytes(tmp_path):
+    named = os.fsencode(tmp_path) + b"/b\xff\\udcfe.png"
+    (tmp_path / os.fsdecode(b"b\xff\\udcfe.png")).write_bytes(picture(tmp_path / "other" / "a.png").read_bytes())
+    ran = identity(tmp_path, "--json", "--report", tmp_path / "page.html")
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.isascii()
+    (told,) = results(ran)
+    assert os.fsencode(str(told["input"])) == named
+    assert Path(str(told["output"])).exists()
+    assert b"b\\udcff\\udcfe.png" in (tmp_path / "page.html").read_bytes()
+    again = identity(tmp_path, "--json")
+    assert os.fsencode(str(results(again)[0]["input"])) == named
+    missing = tmp_path / os.fsdecode(b"cut\xff.png")
+    missing.write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert "cut\\udcff.png: " in identity(missing).stderr
+
+
 def test_a_second_run_skips_and_says_how_to_do_it_again(tmp_path):
     source = picture(tmp_path / "a.png")
     identity(source)
