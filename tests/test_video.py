@@ -657,6 +657,14 @@ def test_the_shape_of_pixels_is_the_containers_where_both_tell_one(tmp_path):
     assert "not square" in told["warnings"][0]
 
 
+def test_webm_drops_aac_with_a_word_and_the_help_says_so_before(tmp_path):
+    assert "AAC is dropped" in " ".join(re.sub(r"[│|]", " ", lowlight("video", "--help").stdout).split())
+    source = make_clip(tmp_path / "a.mp4", frames=6)
+    ran = identity(source, "-o", tmp_path / "b.webm", "--codec", "vp9", "--json")
+    (told,) = map(json.loads, ran.stdout.splitlines())
+    assert any("aac" in sentence for sentence in told["warnings"])
+
+
 def test_an_encoder_that_cannot_begin_is_wrong_use(tmp_path):
     source = make_clip(tmp_path / "a.mp4", sound=None, frames=4)
     ran = identity(source, "--preset", "nope")

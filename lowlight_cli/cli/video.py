@@ -51,7 +51,12 @@ EncoderArguments = Annotated[
 ]
 ClipFormat = Annotated[
     str | None,
-    typer.Option("--format", help="mp4, mov, mkv, webm, ...", show_default="the input's", rich_help_panel=_FILM),
+    typer.Option(
+        "--format",
+        help="mp4, mov, mkv, webm (sound is Opus or Vorbis: AAC is dropped), ...",
+        show_default="the input's",
+        rich_help_panel=_FILM,
+    ),
 ]
 Start = Annotated[
     str | None, typer.Option(metavar="TIME", help="Begin here: seconds or [HH:]MM:SS.mmm.", rich_help_panel=_PART)
