@@ -19,11 +19,12 @@ import lowlight_cli.train.loop as loop_module
 import lowlight_cli.train.network as network_module
 from lowlight_cli.backends.darkir.adapter import build_network
 from lowlight_cli.errors import InputError, SettingsError, WeightsError, WorkerError
+from lowlight_cli.pairs import Pair
 from lowlight_cli.train.events import Progress, Saved, Validation
 from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.journal import journaled
 from lowlight_cli.train.loop import learning_rate, train
-from lowlight_cli.train.photographed import load_pairs
+from lowlight_cli.train.photographed import PhotographedPair, load_pairs
 from lowlight_cli.train.processes import Processes, own_device
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import DataRecipe, Schedule, Stage, parse_recipe, published_recipes, read_recipe
@@ -310,7 +311,7 @@ def test_photographed_pairs_train_from_equal_crops_of_both(clean, tmp_path):
         picture = np.asarray(Image.open(photo)).astype(np.float32)
         Image.fromarray(picture.astype(np.uint8)).save(high / photo.name)
         Image.fromarray((picture * 0.05).astype(np.uint8)).save(low / photo.name)
-    training, held_out = load_pairs(low, high)
+    training, held_out = load_pairs(low, high, tiny(1))
     assert (len(training.photos), len(held_out.photos)) == (5, 1)
     recipe = tiny(2)
     batch = training.batch(recipe, 0, crop=32, places=range(4))
@@ -323,17 +324,30 @@ def test_photographed_pairs_train_from_equal_crops_of_both(clean, tmp_path):
     assert isinstance(events[-1], Validation)
 
 
-def test_pairs_too_small_for_the_crop_or_of_two_sizes_are_named(clean, tmp_path):
-    folders = [tmp_path / name for name in ("low", "high")]
+def test_pairs_too_small_of_two_sizes_or_unreadable_are_left_out_and_named(tmp_path, caplog):
+    folders = low, high = [tmp_path / name for name in ("low", "high")]
     for folder in folders:
         folder.mkdir()
-    for name, sizes in (("a", ((20, 20), (20, 20))), ("b", ((40, 40), (44, 40)))):
-        for folder, size in zip(folders, sizes, strict=True):
-            Image.new("RGB", size).save(folder / f"{name}.png")
-    training, held_out = load_pairs(*folders)
-    for sources, complaint in ((training, "smaller"), (held_out, "differ in size")):
-        with pytest.raises(InputError, match=complaint):
-            sources.batch(tiny(1), 0, crop=32, places=range(1))
+    sizes = {"a": (20, 20), "b": (40, 44), "c": (40, 40), "d": (40, 40), "e": (40, 40)}
+    for name, side in sizes.items():
+        Image.new("RGB", (min(side), side[0])).save(low / f"{name}.png")
+        Image.new("RGB", side).save(high / f"{name}.png")
+    (high / "c.png").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "lowlight_cli"):
+        training, held_out = load_pairs(*folders, tiny(1))
+    assert [len(training), len(held_out)] == [1, 1]
+    assert [(Path(one.input).name, one.reason) for one in training.left_out] == [
+        ("a.png", "it is smaller than the crops of 32x32"),
+        ("b.png", "it and its reference differ in size"),
+        ("c.png", "it is empty"),
+    ]
+    assert len(caplog.messages) == 3
+    for name, complaint in (("a", "smaller"), ("b", "differ in size"), ("c", "empty")):
+        with pytest.raises(InputError, match=complaint):  # as when a file changes later on
+            PhotographedPair(Pair(low / f"{name}.png", high / f"{name}.png", name)).sample(tiny(1), 32, None)
+    (low / "d.png").write_bytes(b"")
+    with pytest.raises(SettingsError, match=r"1 of at least 32x32 pixels that can be read; two are needed"):
+        load_pairs(*folders, tiny(1))
 
 
 def test_the_test_split_of_a_data_set_is_held_out(clean, tmp_path):
@@ -344,7 +358,7 @@ def test_the_test_split_of_a_data_set_is_held_out(clean, tmp_path):
             folder.mkdir(parents=True)
             for name in names:
                 (folder / f"{name}.png").write_bytes(picture)
-    training, held_out = load_pairs(tmp_path, tmp_path)
+    training, held_out = load_pairs(tmp_path, tmp_path, tiny(1))
     assert (len(training.photos), len(held_out.photos)) == (3, 1)
 
 

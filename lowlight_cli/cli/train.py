@@ -114,7 +114,7 @@ def _load(clean: Path | None, pairs: tuple[Path, Path] | None, recipe: "Recipe")
     from lowlight_cli.train.photographed import load_pairs
 
     assert pairs is not None
-    return load_pairs(*pairs)
+    return load_pairs(*pairs, recipe)
 
 
 def _follow(events: "Iterator[Event]", show: Show, output: Path, *, as_json: bool) -> None:

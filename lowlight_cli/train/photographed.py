@@ -10,10 +10,13 @@ from torch import Tensor
 
 from lowlight_cli.backends.darkir.lift import choose_lift, lift
 from lowlight_cli.errors import InputError, SettingsError
+from lowlight_cli.images import probe
 from lowlight_cli.pairs import Pair, find_pairs
+from lowlight_cli.results import name_of
+from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Sample, Sources, digest_of, part_held_out, place_crop
-from lowlight_cli.train.scenes import read_planes
+from lowlight_cli.train.scenes import read_planes, warn_of
 
 
 class PhotographedPair:
@@ -49,29 +52,53 @@ def _read(path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(read_planes(path)))
 
 
-def load_pairs(low: Path, reference: Path) -> tuple[Sources, Sources]:
+def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sources]:
     """Find pairs to train on and pairs held out: a data set's own test split, or else every twentieth pair.
 
-    Two folders with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW.
+    Two folders with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW. Pairs whose files cannot
+    be read as far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning.
 
     Raises:
         SettingsError: a folder is missing, nothing matches, or too little to hold any out.
         InputError: a file is not there any more.
     """
+    smallest = max(stage.crop for stage in recipe.schedule.stages)
     everything = find_pairs(low, reference).pairs
+    faults = {pair: fault for pair in everything if (fault := _fault_of(pair, smallest))}
+    left_out = tuple(faults.values())
+    warn_of(left_out)
+    usable = [pair for pair in everything if pair not in faults]
+    training, held_out = usable, list[Pair]()
     if low.samefile(reference):
-        training = find_pairs(low, reference, split="train").pairs
-        names = {pair.name for pair in training}
-        held_out = tuple(pair for pair in everything if pair.name not in names)
-    else:
-        training, held_out = everything, ()
+        names = {pair.name for pair in find_pairs(low, reference, split="train").pairs}
+        training = [pair for pair in usable if pair.name in names]
+        held_out = [pair for pair in usable if pair.name not in names]
     if not held_out:
-        training, held_out = map(tuple, part_held_out(training))
+        training, held_out = part_held_out(training)
     if not training:
-        raise SettingsError(f"{low} and {reference} hold one pair; training needs at least two")
-    return _sources(training), _sources(held_out)
+        raise SettingsError(
+            f"{low} and {reference} hold too few pairs to train on: {len(usable)} of at least {smallest}x{smallest} "
+            "pixels that can be read; two are needed, for one is validated on"
+        )
+    return _sources(training, left_out), _sources(held_out)
 
 
-def _sources(pairs: Sequence[Pair]) -> Sources:
+def _fault_of(pair: Pair, smallest: int) -> LeftOut | None:
+    """Say why a pair cannot be trained on, if the heads of its files tell."""
+    sizes = []
+    for path in (pair.low, pair.reference):
+        try:
+            facts = probe(path)
+        except InputError as error:
+            return LeftOut(name_of(path), str(error))
+        sizes.append((facts.width, facts.height))
+    if sizes[0] != sizes[1]:
+        return LeftOut(name_of(pair.low), "it and its reference differ in size")
+    if min(sizes[0]) < smallest:
+        return LeftOut(name_of(pair.low), f"it is smaller than the crops of {smallest}x{smallest}")
+    return None
+
+
+def _sources(pairs: Sequence[Pair], left_out: tuple[LeftOut, ...] = ()) -> Sources:
     digest = digest_of((pair.name, path) for pair in pairs for path in (pair.low, pair.reference))
-    return Sources([PhotographedPair(pair) for pair in pairs], digest=digest)
+    return Sources([PhotographedPair(pair) for pair in pairs], left_out=left_out, digest=digest)

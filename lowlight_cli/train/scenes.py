@@ -168,7 +168,7 @@ def load_clean(folder: Path, recipe: Recipe) -> tuple[Sources, Sources]:
             found.append((path, _read_source(path, smallest)))
         except InputError as error:
             left_out.append(LeftOut(name_of(path), str(error).removeprefix(f"{path}: ")))
-    _warn_of(left_out)
+    warn_of(left_out)
     if len(found) < _FEWEST:
         raise SettingsError(
             f"{folder} holds too few pictures to train on: {len(found)} of at least {smallest}x{smallest} pixels that "
@@ -193,7 +193,8 @@ def _read_source(path: Path, smallest: int) -> CleanPhoto | Panorama:
     return CleanPhoto(photo)
 
 
-def _warn_of(left_out: Sequence[LeftOut]) -> None:
+def warn_of(left_out: Sequence[LeftOut]) -> None:
+    """Name the first few in the log, and count them all."""
     for one in left_out[:_WARNINGS]:
         logger.warning("left out: %s: %s", one.input, one.reason)
     if len(left_out) > _WARNINGS:
