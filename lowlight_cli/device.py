@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lowlight_cli.errors import DeviceError, ResourceError, SettingsError
-from lowlight_cli.settings import Precision
+from lowlight_cli.settings import Precision, check_device
 
 ALL_GPUS = "cuda:all"
 
@@ -90,9 +90,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if wanted == ALL_GPUS:
         raise SettingsError("--device cuda:all spreads files over GPUs, and this work is not made of files")
+    check_device(wanted)
     kind, _, index = wanted.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
-        raise SettingsError(f"--device is auto, cpu, cuda, cuda:N or mps, not {wanted!r}")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:

@@ -3,6 +3,7 @@
 Standard library only: the command line imports this module to print `--help`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,8 +77,15 @@ class Compute:
     compile: Compiling = "off"
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if self.device != "auto":
             check_compiling(self.compile, self.device)
+
+
+def check_device(name: str) -> None:
+    """Refuse a `Compute.device` that is no device's name, whatever this machine has, by a SettingsError."""
+    known = re.fullmatch(r"auto|cpu|mps|cuda(:([0-9]+|all))?", name)
+    _require(known is not None, f"--device is auto, cpu, cuda, cuda:N, cuda:all or mps, not {name!r}")
 
 
 def check_compiling(compiling: Compiling, device: str) -> None:

@@ -369,6 +369,40 @@ def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
     assert not (tmp_path / "a_lowlight.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--device", "abacus"], 2, "abacus"),
+        (["--device", "cuda:one"], 2, "cuda:one"),
+        (["--model", "nosuch"], 2, "nosuch"),
+        (["--weights", "nosuch.pt"], 3, "nosuch.pt"),
+        (["--weights", "."], 3, "no weights file"),
+    ],
+)
+@pytest.mark.parametrize("way", [[], ["--overwrite", "--dry-run"]], ids=["skipped", "dry run"])
+def test_a_slip_is_told_where_there_is_nothing_to_do(tmp_path, monkeypatch, way, arguments, code, said):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "a_lowlight.png")
+    for command in ("enhance", "zero-shot", "video"):
+        if command == "zero-shot" and arguments[0] != "--device":
+            continue
+        ran = lowlight(command, "a.png", *arguments, *way)
+        assert ran.exit_code == code, (command, ran.output)
+        assert said in ran.stderr
+        assert ran.stdout == ""
+
+
+def test_results_are_not_named_after_a_model_that_did_not_make_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    for command in (["enhance", "a.png"], ["video", "a.png"], ["export"]):
+        ran = lowlight(*command, "--model", "darkir-lolblur", "--weights", "mine.safetensors")
+        assert ran.exit_code == 2, ran.output
+        assert "--model and --weights" in ran.stderr
+
+
 def test_an_absent_device_is_exit_4_and_never_a_fallback(tmp_path):
     ran = lowlight("enhance", picture(tmp_path / "a.png"), "--device", "cuda:99", "--model", "identity")
     assert ran.exit_code == 4
@@ -453,7 +487,15 @@ def test_a_closed_pipe_is_quiet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["enhance", "--help"], ["weights", "list"], ["enhance", "nowhere.png"]]
+    "arguments",
+    [
+        ["--help"],
+        ["enhance", "--help"],
+        ["weights", "list"],
+        ["enhance", "nowhere.png"],
+        ["enhance", __file__, "--dry-run"],
+        ["enhance", __file__, "--model", "nosuch"],
+    ],
 )
 def test_help_lists_and_wrong_use_load_no_torch(arguments):
     code = (

@@ -495,6 +495,15 @@ def test_a_start_from_another_network_is_refused_before_any_photo(tmp_path: Path
     assert "zeroig" in ran.stderr
 
 
+def test_a_start_that_is_not_there_is_told_where_there_is_nothing_to_do(tmp_path: Path):
+    for name in ("a.png", "a_lowlight.png"):
+        save_photo(tmp_path / name, torch.rand(1, 3, 16, 16) * 0.1)
+    for way in ((), ("--overwrite", "--dry-run")):
+        ran = zero_shot(tmp_path / "a.png", "--init", "nosuch", *way)
+        assert (ran.exit_code, ran.stdout) == (3, "")
+        assert "nosuch" in ran.stderr
+
+
 def test_memory_that_runs_out_fails_one_photo(tmp_path: Path, monkeypatch):
     for name in ("a.png", "b.png"):
         save_photo(tmp_path / name, torch.rand(1, 3, 16, 16) * 0.1)

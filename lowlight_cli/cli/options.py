@@ -5,8 +5,10 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from lowlight_cli.errors import LowlightError, SettingsError
-from lowlight_cli.manifest import read_manifest
+from lowlight_cli.backends import BACKENDS
+from lowlight_cli.errors import LowlightError, SettingsError, WeightsError
+from lowlight_cli.manifest import find_entry, read_manifest
+from lowlight_cli.paths import is_file
 from lowlight_cli.settings import (
     DEFAULT_MODEL,
     CompareSize,
@@ -269,8 +271,24 @@ def read_compute(device: str, precision: str, tile: str, overlap: int, compiling
 
 
 def name_model(model: str, weights: Path | None) -> str:
-    """Return what results are named after: with `--weights` alone, the file."""
-    return weights.stem if weights is not None and model == DEFAULT_MODEL else model
+    """Return what results are named after: the model, or the file of `--weights`.
+
+    Raises SettingsError for a model that there is not, or beside a file; WeightsError for a file that is not there.
+    """
+    if weights is None:
+        if model not in BACKENDS or BACKENDS[model].needs_weights:
+            find_entry(read_manifest(), model)
+        return model
+    if model != DEFAULT_MODEL:
+        raise SettingsError("--model and --weights each name a network; give one of them")
+    require_weights(weights)
+    return weights.stem
+
+
+def require_weights(file: Path) -> None:
+    """Refuse a file of weights that is not there; raises WeightsError."""
+    if not is_file(file):
+        raise WeightsError(f"there is no weights file {file}")
 
 
 def pixels(megapixels: float | None) -> int | None:

@@ -13,7 +13,7 @@ from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
+from lowlight_cli.paths import Plan, Variant, is_file, is_folder, part_plan, plan_jobs, read_shard, require_free
 from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
@@ -148,6 +148,7 @@ def zero_shot(
     )
     comparison = opt.read_comparison(compare, compare_style, compare_size)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
+    _require_initial(init)
     variants: list[Variant] = ["enhanced"] if save == "both" else []
     plan = plan_jobs(
         named_inputs(inputs, files_from, null_separated=null_separated),
@@ -232,6 +233,12 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"--preview-dir: {str(folder)!r} cannot be read: {error.strerror}") from error
     if holds_files:
         raise SettingsError(f"--preview-dir: {str(folder)!r} holds files; use --overwrite to replace those of one name")
+
+
+def _require_initial(init: str | None) -> None:
+    """Refuse an `--init` that is neither a name of the manifest nor a file; raises WeightsError."""
+    if init is not None and init not in read_manifest() and not is_file(Path(init)):
+        raise WeightsError(f"--init {init}: there are no weights of that name, and no such file")
 
 
 def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
