@@ -53,11 +53,13 @@ def find_pairs(low: Path, reference: Path, *, split: Split | None = None) -> Pai
     `low` and `reference` may be two files as well. Given twice the same folder, find the data sets below it
     and match each pair of folders by itself; `split` then keeps what lies in training or in test folders.
 
-    Raises SettingsError when a folder is missing, a match is ambiguous, or nothing matches.
+    Raises SettingsError when a folder is missing, a `split` has no data set, a match is ambiguous, or nothing matches.
     """
     for path in (low, reference):
         if not path.exists():
             raise SettingsError(f"there is no file or folder {str(path)!r}")
+    if split is not None and not low.samefile(reference):
+        raise SettingsError("--split parts a data set, so it needs the folder of one given twice")
     if low.is_file() and reference.is_file():
         return Pairs((Pair(low, reference, low.stem),))
     for path in (low, reference):

@@ -339,6 +339,9 @@ def test_a_report_can_be_compared_with_the_next_one(tmp_path):
         (["--split", "test"], "--pairs"),
         (["--pairs", ".", ".", "--plot", "a.png"], "--pairs"),
         (["--pairs", ".", ".", "--size", "64"], "--pairs"),
+        (["--pairs", ".", "..", "--split", "test"], "given twice"),
+        (["--pairs", ".", ".", "--sheet", "sheet.txt"], ".png"),
+        (["--model", "identity", "--plot", "speeds.jpg"], ".png"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_2(arguments, said):
@@ -461,11 +464,11 @@ def test_sheets_and_charts_do_not_replace_what_they_are_made_of(tmp_path):
     before = (tmp_path / "high" / "a.png").read_bytes()
     pairs = ("--pairs", tmp_path / "low", tmp_path / "high", "--model", "identity", "--overwrite")
     assert bench(*pairs, "--sheet", tmp_path / "high" / "a.png").exit_code == 2
-    assert bench(*pairs, "--sheet", tmp_path / "a.html", "--report", tmp_path / "a.html").exit_code == 2
+    assert bench(*pairs, "--sheet", tmp_path / "low" / "a.png").exit_code == 2
     assert (tmp_path / "high" / "a.png").read_bytes() == before
-    (tmp_path / "old.json").write_text("old")
-    assert bench("--compare", tmp_path / "old.json", "--plot", tmp_path / "old.json", "--overwrite").exit_code == 2
-    assert (tmp_path / "old.json").read_text() == "old"
+    (tmp_path / "old.png").write_text("old")
+    assert bench("--compare", tmp_path / "old.png", "--plot", tmp_path / "old.png", "--overwrite").exit_code == 2
+    assert (tmp_path / "old.png").read_text() == "old"
     mixed = bench("--pairs", tmp_path / "low" / "a.png", tmp_path / "high")
     assert mixed.exit_code == 2
     assert "two files or two folders" in mixed.stderr

@@ -196,6 +196,10 @@ def test_a_missing_library_is_one_sentence_that_says_what_to_install(tmp_path, m
         (["--format", "torchscript", "--denoise", "0.5"], 2, "--denoise"),
         (["--format", "torchscript", "--weights", "nowhere.pt"], 3, "nowhere.pt"),
         (["--format", "torchscript", "-o", "/dev/null/net.pt"], 2, "/dev/null"),
+        (["--format", "torchscript", "-o", "-"], 2, ".pt"),
+        (["--format", "torchscript", "-o", "new/"], 2, ".pt"),
+        (["--format", "torchscript", "-o", "net.onnx"], 2, ".pt"),
+        (["--format", "onnx", "-o", "net.pt"], 2, ".onnx"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(tmp_path, monkeypatch, arguments, code, said):

@@ -15,7 +15,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.pairs import Split, find_pairs
-from lowlight_cli.paths import require_free, require_own_names
+from lowlight_cli.paths import require_ending, require_free, require_own_names
 from lowlight_cli.results import printable
 from lowlight_cli.settings import Compute
 
@@ -50,9 +50,10 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
     names = [cast("ScoreName", opt.one_of(name, ("lpips", "brisque"), "--score")) for name in wanted.scores]
     if names and wanted.offline:
         raise SettingsError("--score fetches weights of its own, so it does not go with --offline")
-    found = find_pairs(*wanted.pairs, split=wanted.split)
     if sheet:
+        require_ending(sheet, (".png",), "--sheet")
         require_free(sheet, overwrite=wanted.overwrite)
+    found = find_pairs(*wanted.pairs, split=wanted.split)
     sources = [path for pair in found.pairs for path in (pair.low, pair.reference)]
     sources += [*found.unpaired_low, *found.unpaired_reference, *wanted.weights]
     require_own_names([path for path in (sheet, wanted.report) if path is not None], inputs=sources)

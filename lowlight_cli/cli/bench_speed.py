@@ -13,7 +13,7 @@ from lowlight_cli.bench.compare import Change, compare_reports, differences
 from lowlight_cli.bench.rows import BenchRow, Machine, Report, read_report
 from lowlight_cli.bench.settings import Speed
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.paths import require_free, require_own_names
+from lowlight_cli.paths import require_ending, require_free, require_own_names
 from lowlight_cli.results import printable
 
 _HEADINGS = ("what", "of", "size", "seconds", "spread", "a second", "peak", "relative")
@@ -31,6 +31,7 @@ class Extras:
 def show_speed(speed: Speed, extras: Extras, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Measure and print; raises what loading models raises, before any measurement."""
     if extras.plot:
+        require_ending(extras.plot, (".png",), "--plot")
         require_free(extras.plot, overwrite=extras.overwrite)
         require_own_names([extras.plot], inputs=[*speed.weights, *([extras.compare] if extras.compare else [])])
     old = read_report(extras.compare) if extras.compare else None

@@ -8,10 +8,15 @@ import typer
 
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.paths import require_free, require_own_names
+from lowlight_cli.paths import require_ending, require_free, require_own_names
 from lowlight_cli.settings import DEFAULT_MODEL, ExportFormat
 
 _SCHEMA = 1
+# What each kind of file may end in, the usual first.
+_ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "torchscript": (".pt", ".pth", ".ts", ".torchscript"),
+}
 
 FormatOption = Annotated[str, typer.Option("--format", metavar="onnx|torchscript", help="What kind of file.")]
 Target = Annotated[
@@ -53,13 +58,14 @@ def export(
     kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
     network = opt.read_dilations(dilations)
     model = opt.name_model(model, weights)
+    target = output or Path(f"{model}{_ENDINGS[kind][0]}")
+    require_ending(target, _ENDINGS[kind], f"--output of --format {kind}")
+    require_own_names([target], inputs=[] if weights is None else [weights])
+    require_free(target, overwrite=overwrite)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, quiet=quiet) as show:
         from lowlight_cli.enhancer import find_model
-        from lowlight_cli.export import SUFFIXES, export_model, require_libraries
+        from lowlight_cli.export import export_model, require_libraries
 
-        target = output or Path(f"{model}{SUFFIXES[kind]}")
-        require_own_names([target], inputs=[] if weights is None else [weights])
-        require_free(target, overwrite=overwrite)
         require_libraries(kind)
         on_download = show.steps_of("bytes")
         found = find_model(

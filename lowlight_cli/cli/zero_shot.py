@@ -47,7 +47,7 @@ SaveOption = Annotated[
     str, typer.Option("--save", help="denoised, enhanced (noise and all) or both.", rich_help_panel=_KEEP)
 ]
 SaveWeights = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keep the fitted weights (safetensors).", rich_help_panel=_KEEP)
+    Path | None, typer.Option(metavar="FILE.safetensors", help="Keep the fitted weights.", rich_help_panel=_KEEP)
 ]
 PreviewEvery = Annotated[
     int, typer.Option(min=0, metavar="N", help="Write a preview every N steps.", rich_help_panel=_KEEP)
@@ -58,7 +58,7 @@ PreviewFolder = Annotated[
 Log = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
+        metavar="FILE.jsonl",
         help="A JSON line per step with its terms, as it goes; at the end *_loss.png beside it, a curve.",
         rich_help_panel=_KEEP,
     ),

@@ -13,6 +13,6 @@ spectrum.py   the frequency filter by matrix products, for ONNX
 files.py      written, checked, moved into place
 """
 
-from lowlight_cli.export.files import SUFFIXES, Exported, export_model, require_libraries
+from lowlight_cli.export.files import Exported, export_model, require_libraries
 
-__all__ = ["SUFFIXES", "Exported", "export_model", "require_libraries"]
+__all__ = ["Exported", "export_model", "require_libraries"]

@@ -3,11 +3,11 @@
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from lowlight_cli.errors import NumericsError, SettingsError
 from lowlight_cli.export.graphs import graph_of
 from lowlight_cli.results import name_of
 from lowlight_cli.settings import Compute, ExportFormat
-
-SUFFIXES: Mapping[ExportFormat, str] = MappingProxyType({"onnx": ".onnx", "torchscript": ".pt"})
 
 TOLERANCE = 1e-3  # a quarter of a step of 8 bits
 # Odd, tiny, wider than the preview; dark ones, one that is well lit, and black.

@@ -201,6 +201,12 @@ def require_free(path: Path, *, overwrite: bool) -> None:
     refuse_unless(overwrite or not facts_of(path), f"{quoted(path)} exists already; use --overwrite to replace it")
 
 
+def require_ending(path: Path, endings: Sequence[str], option: str) -> None:
+    """Refuse a name for an option's file that ends in none of `endings`, in any case; raises SettingsError."""
+    wanted = " or ".join(endings)
+    refuse_unless(path.suffix.lower() in endings, f"{option} is a file ending in {wanted}, not {quoted(path)}")
+
+
 def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[Job], list[Job], list[Path]]:
     """Part what is to do from what has a result already and from inputs that are such results.
 

@@ -1,10 +1,11 @@
-"""What a caller may choose about a zero-shot fit. Standard library only: the command line reads the defaults."""
+"""What a caller may choose about a zero-shot fit. No torch here: the command line reads the defaults."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.paths import require_ending
 
 Preset = Literal["fast", "paper"]
 Save = Literal["denoised", "enhanced", "both"]
@@ -66,9 +67,10 @@ class Keep:
     def __post_init__(self) -> None:
         if (self.preview_every > 0) != (self.preview_folder is not None):
             raise SettingsError("--preview-every and --preview-dir belong together")
-        for path in (self.weights, self.log):
-            if path is not None and not path.name:
-                raise SettingsError(f"{str(path)!r} is no name for a file: --save-weights and --log need one")
+        if self.weights is not None:
+            require_ending(self.weights, (".safetensors",), "--save-weights")
+        if self.log is not None:
+            require_ending(self.log, (".jsonl", ".json"), "--log")
 
     @property
     def curve(self) -> Path | None:
