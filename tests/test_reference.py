@@ -60,6 +60,14 @@ def test_help_shows_words_and_not_types_and_explains_every_option(command):
     assert all(option.help for option in node.params)
 
 
+@pytest.mark.parametrize("command", ["enhance", "zero-shot", "video"])
+def test_help_offers_standard_streams_where_they_are_taken(command):
+    told = CliRunner().invoke(app, [command, "--help"], env=WIDE).output
+    assert ("standard input" in told, "standard output." in told) == ((command == "enhance"),) * 2
+    ran = CliRunner().invoke(app, [command, "-", "--dry-run"])
+    assert ran.exit_code == (0 if command == "enhance" else 2)
+
+
 def lowlight(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-X", "importtime", "-c", AS_INSTALLED, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more}, timeout=120, check=False)

@@ -38,14 +38,28 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUTS", help="Files, folders or globs; - for standard input.", show_default=False),
 ]
+FileInputs = Annotated[
+    list[str] | None, typer.Argument(metavar="INPUTS", help="Files, folders or globs.", show_default=False)
+]
 
+_BESIDE = "beside the input, as STEM_lowlight.EXT"
 Output = Annotated[
     str | None,
     typer.Option(
         "-o",
         "--output",
         help="A file, a folder, a template of {stem} {ext} {parent} {model}, or - for standard output.",
-        show_default="beside the input, as STEM_lowlight.EXT",
+        show_default=_BESIDE,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+FileOutput = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="A file, a folder, or a template of {stem} {ext} {parent} {model}.",
+        show_default=_BESIDE,
         rich_help_panel=_OUTPUT,
     ),
 ]

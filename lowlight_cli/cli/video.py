@@ -111,8 +111,8 @@ ZeroShotOption = Annotated[
 
 
 def video(
-    inputs: opt.Inputs = None,
-    output: opt.Output = None,
+    inputs: opt.FileInputs = None,
+    output: opt.FileOutput = None,
     suffix: opt.Suffix = None,
     format: ClipFormat = None,
     codec: Codec = Film.codec,

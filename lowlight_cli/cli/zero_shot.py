@@ -74,7 +74,7 @@ Contrast = Annotated[bool, typer.Option("--contrast", help="Then stretch the con
 
 
 def zero_shot(
-    inputs: opt.Inputs = None,
+    inputs: opt.FileInputs = None,
     preset: PresetOption = ZeroShot.preset,
     epochs: Epochs = ZeroShot.epochs,
     lr: LearningRate = ZeroShot.lr,
@@ -87,7 +87,7 @@ def zero_shot(
     preview_dir: PreviewFolder = None,
     log: Log = None,
     on_interrupt: OnInterruptOption = Keep.on_interrupt,
-    output: opt.Output = None,
+    output: opt.FileOutput = None,
     suffix: opt.Suffix = None,
     format: opt.Format = None,
     quality: opt.Quality = None,
