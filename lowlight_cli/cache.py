@@ -27,6 +27,7 @@ State = Literal["present", "stale", "absent"]
 
 FOLDER_VARIABLE = "LOWLIGHT_CACHE_DIR"
 
+_OTHER_FOLDER = f"set {FOLDER_VARIABLE} to a folder that can be written"
 _IMPORT_LIMIT = 1 << 29
 _SPARE_BYTES = 1 << 20  # leave the disk a little room
 _LOCK_SECONDS = 600.0
@@ -121,8 +122,8 @@ def fetch(
         raise WeightsError(f"{path} is missing or damaged: install lowlight-cli again")
     if entry.import_only:
         raise WeightsError(
-            f"{entry.name} cannot be downloaded: get {entry.file} from its authors ({entry.source}) and run "
-            f"`lowlight weights import FILE --as {entry.name}`, which puts it at {path}"
+            f"{_damage(entry)}{entry.name} cannot be downloaded: get {entry.file} from its authors ({entry.source}) "
+            f"and run `lowlight weights import FILE --as {entry.name}`, which puts it at {path}"
         )
     if offline:
         raise _unfetched(entry, f"{entry.urls[0]} was not asked, because offline")
@@ -140,7 +141,8 @@ def fetch(
             _require_space(entry)
             _download(entry, progress=progress, notice=notice, patience=patience)
     except OSError as error:
-        raise _unfetched(entry, f"nothing was asked of {entry.urls[0]}: {error}") from error
+        reason = f"{error.strerror or error}, and {entry.urls[0]} was not asked; {_OTHER_FOLDER}"
+        raise WeightsError(f"{_damage(entry)}cannot download {entry.name} to {path}: {reason}") from error
     return path
 
 
@@ -216,7 +218,8 @@ def import_file(entry: WeightsEntry, source: Path, *, check: Callable[[bytes], N
             write_atomically(_note_path(entry), f"{digest}\n".encode("ascii"), overwrite=True)
         write_atomically(path, content, overwrite=True)
     except (OSError, OutputError) as error:
-        raise WeightsError(f"cannot import {source} to {path}: {error}") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise WeightsError(f"cannot import {source} to {path}: {reason}; {_OTHER_FOLDER}") from error
     return path
 
 
@@ -251,9 +254,14 @@ def _download(
 
 def _unfetched(entry: WeightsEntry, reason: str) -> WeightsError:
     return WeightsError(
-        f"cannot download {entry.name} to {locate(entry)}: {reason}; get it another way and run "
+        f"{_damage(entry)}cannot download {entry.name} to {locate(entry)}: {reason}; get it another way and run "
         f"`lowlight weights import FILE --as {entry.name}`"
     )
+
+
+def _damage(entry: WeightsEntry) -> str:
+    """Begin a message with what is wrong with the file that is there, if one is."""
+    return f"the cached file of {entry.name} is damaged (wrong size or sha256); " if verify(entry) == "stale" else ""
 
 
 def _require_space(entry: WeightsEntry) -> None:

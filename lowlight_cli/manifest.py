@@ -78,8 +78,10 @@ def read_manifest(path: Path | None = None) -> Manifest:
     path = path or manifest_path()
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"cannot read the weights manifest {path}: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights manifest {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"cannot read the weights manifest {path}: it is no text in UTF-8") from error
     try:
         return parse_manifest(text)
     except WeightsError as error:

@@ -188,6 +188,27 @@ def test_offline_asks_nothing(server: FaultServer, monkeypatch: pytest.MonkeyPat
     assert len(server.seen) == before
 
 
+def test_damage_is_what_is_told_first(folder: Path, tmp_path: Path) -> None:
+    assert run("download", "first").exit_code == 0
+    (folder / "first.pt").write_bytes(BODY[:-1] + b"x")
+    told = str(run("download", "first", "--offline").exception)
+    assert told.startswith("the cached file of first is damaged")
+    assert "because offline" in told
+    (folder / "byhand.pt").write_bytes(b"nobody's")
+    assert str(run("download", "byhand").exception).startswith("the cached file of byhand is damaged")
+    told = str(run("verify").exception)
+    assert "`lowlight weights download first`" in told
+    assert "`lowlight weights import FILE --as byhand`" in told
+
+
+def test_a_folder_that_takes_no_import_is_told_with_the_way_out(folder: Path, tmp_path: Path) -> None:
+    folder.write_bytes(b"in the way")
+    (tmp_path / "second.pt").write_bytes(BODY)
+    told = str(run("import", str(tmp_path / "second.pt")).exception)
+    assert cache.FOLDER_VARIABLE in told
+    assert "Errno" not in told
+
+
 def test_a_file_from_elsewhere_is_recognised_by_its_digest(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "whatever the browser called it.bin"
     source.write_bytes(BODY)

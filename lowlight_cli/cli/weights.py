@@ -91,13 +91,14 @@ def verify(names: AnyNames = None) -> None:
     manifest = read_manifest()
     entries = _entries(manifest, names) if names else list(manifest.values())
     states = {entry.name: cache.verify(entry) for entry in entries}
-    told = {"present": "ok", "stale": "damaged", "absent": "absent"}
+    words = {"present": "ok", "stale": "damaged", "absent": "absent"}
     for name, state in states.items():
         if names or state != "absent":
-            typer.echo(f"{name}: {told[state]}")
-    bad = [name for name, state in states.items() if state == "stale" or (names and state == "absent")]
+            typer.echo(f"{name}: {words[state]}")
+    bad = [entry for entry in entries if states[entry.name] == "stale" or (names and states[entry.name] == "absent")]
     if bad:
-        raise WeightsError(f"damaged or absent: {', '.join(bad)}; `lowlight weights download NAME` brings them anew")
+        told = ", ".join(f"{entry.name} ({_cure(entry)} brings it anew)" for entry in bad)
+        raise WeightsError(f"damaged or absent: {told}")
 
 
 @app.command(cls=Command)
@@ -108,7 +109,7 @@ def path(name: Name) -> None:
     """
     entry = find_entry(read_manifest(), name)
     if cache.status(entry) != "present":
-        raise WeightsError(f"{name} is not at {cache.locate(entry)}: run `lowlight weights download {name}`")
+        raise WeightsError(f"{name} is not at {cache.locate(entry)}: {_cure(entry)} brings it")
     typer.echo(cache.locate(entry))
 
 
@@ -145,6 +146,12 @@ def import_weights(
 def _entries(manifest: Manifest, names: list[str]) -> list[WeightsEntry]:
     """Look all names up before any work begins, each once."""
     return [find_entry(manifest, name) for name in dict.fromkeys(names)]
+
+
+def _cure(entry: WeightsEntry) -> str:
+    if entry.embedded:
+        return "installing lowlight-cli again"
+    return f"`lowlight weights {f'import FILE --as {entry.name}' if entry.import_only else f'download {entry.name}'}`"
 
 
 def _require_backend(content: bytes, entry: WeightsEntry) -> None:
