@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.paths import PICTURES, files_below
+from lowlight_cli.paths import PICTURES, facts_of, files_below, why_absent
 
 Split = Literal["train", "test"]
 
@@ -56,8 +56,8 @@ def find_pairs(low: Path, reference: Path, *, split: Split | None = None) -> Pai
     Raises SettingsError when a folder is missing, a `split` has no data set, a match is ambiguous, or nothing matches.
     """
     for path in (low, reference):
-        if not path.exists():
-            raise SettingsError(f"there is no file or folder {str(path)!r}")
+        if facts_of(path) is None:
+            raise SettingsError(why_absent(path))
     if split is not None and not low.samefile(reference):
         raise SettingsError("--split parts a data set, so it needs the folder of one given twice")
     if low.is_file() and reference.is_file():

@@ -67,11 +67,22 @@ def test_a_report_survives_the_way_through_json(tmp_path_factory, times, tile):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "no json", "[1]", '{"kind": "machine"}', '{"schema": 99, "kind": "machine"}', "3"]
+    "content",
+    [
+        "",
+        "no json",
+        "[1",
+        "[" * 100_000,
+        "\udc89PNG",
+        "[1]",
+        '{"kind": "machine"}',
+        '{"schema": 99, "kind": "machine"}',
+        "3",
+    ],
 )
 def test_what_is_no_report_is_refused(tmp_path, content):
-    (tmp_path / "old.json").write_text(content)
-    with pytest.raises(InputError, match=r"old\.json"):
+    (tmp_path / "old.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(InputError, match=r"old\.json is no report of `lowlight bench --json`"):
         read_report(tmp_path / "old.json")
 
 
@@ -356,9 +367,10 @@ def test_an_absent_device_is_exit_4():
 
 
 def test_a_missing_report_is_named_before_any_work(tmp_path):
-    ran = bench("--compare", tmp_path / "never.json")
-    assert ran.exit_code == 1
-    assert "never.json" in ran.stderr
+    for name, why in (("never.json", "No such file"), (".", "Is a directory")):
+        ran = bench("--compare", tmp_path / name)
+        assert ran.exit_code == 2
+        assert f"cannot read the report {tmp_path / name}: {why}" in ran.stderr
 
 
 def test_a_chart_is_not_replaced_unless_told(tmp_path):

@@ -376,7 +376,7 @@ def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
         (["--device", "cuda:one"], 2, "cuda:one"),
         (["--model", "nosuch"], 2, "nosuch"),
         (["--weights", "nosuch.pt"], 3, "nosuch.pt"),
-        (["--weights", "."], 3, "no weights file"),
+        (["--weights", "."], 3, "is no weights file"),
     ],
 )
 @pytest.mark.parametrize("way", [[], ["--overwrite", "--dry-run"]], ids=["skipped", "dry run"])

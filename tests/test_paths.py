@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ordinaryuser import as_an_ordinary_user
 
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.pairs import find_pairs
 from lowlight_cli.paths import (
     PICTURES,
     SNIFF_BYTES,
@@ -369,6 +371,30 @@ def test_a_missing_input_is_named(missing: str) -> None:
         plan_jobs([missing])
 
 
+def test_what_permissions_hide_is_not_called_missing() -> None:
+    with as_an_ordinary_user(), tempfile.TemporaryDirectory() as name:
+        hidden = Path(name, "hidden")
+        hidden.mkdir()
+        (hidden / "a.jpg").write_bytes(JPEG)
+        hidden.chmod(0)
+        try:
+            for ask in (plan_jobs, lambda paths: find_pairs(paths[0], paths[0])):
+                with pytest.raises(SettingsError, match="permission denied"):
+                    ask([hidden / "a.jpg"])
+        finally:
+            hidden.chmod(0o700)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_an_open_file_of_the_system_is_no_place_for_results() -> None:
+    make("a.jpg")
+    with Path("a.jpg").open("rb") as file:
+        for name in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
+            with pytest.raises(SettingsError, match="name its result with --output"):
+                plan_jobs([name])
+            assert plan_jobs([name], output="out.jpg").jobs[0].output == Path("out.jpg")
+
+
 def test_a_folder_without_pictures_is_refused() -> None:
     make("s/x/a.jpg")
     with pytest.raises(SettingsError, match="no pictures found in 's'; with -r"):
@@ -456,7 +482,7 @@ def test_a_list_of_files_is_taken_literally() -> None:
     assert [os.fsencode(path) for path in listed] == names
     with pytest.raises(SettingsError, match="-0"):
         read_file_list(io.BytesIO(b"a\0b\0"))
-    with pytest.raises(SettingsError, match="list of files"):
+    with pytest.raises(SettingsError, match=r"cannot read the list of files 'gone\.txt': No such file or directory"):
         read_file_list(Path("gone.txt"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal, cast, get_args
 
-from lowlight_cli.errors import InputError
+from lowlight_cli.errors import InputError, SettingsError
 
 SCHEMA = 1
 _SENSIBLE = (1e-9, 1e9)  # seconds, and multiples of a calibration, that a report can hold
@@ -100,17 +100,21 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `lowlight bench --json` printed; raises InputError when the file holds something else."""
+    """Read what `lowlight bench --json` printed.
+
+    Raises SettingsError when the file cannot be read, InputError when it holds something else.
+    """
     try:
-        objects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} as a report of `lowlight bench --json`: {error}") from error
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read the report {path}: {error.strerror or error}") from error
     try:
+        objects = [json.loads(line) for line in text.decode().splitlines() if line.strip()]
         (machine,) = (each for each in objects if each["kind"] == "machine")
         rows = tuple(_row(each) for each in objects if each["kind"] in get_args(Kind))
         # Only said, never computed with.
         return Report(Machine(**_own(machine, Machine)), rows)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no report of `lowlight bench --json` (schema {SCHEMA})") from error
 
 

@@ -8,7 +8,7 @@ import typer
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.errors import LowlightError, SettingsError, WeightsError
 from lowlight_cli.manifest import find_entry, read_manifest
-from lowlight_cli.paths import is_file
+from lowlight_cli.paths import facts_of, is_file, why_absent
 from lowlight_cli.settings import (
     DEFAULT_MODEL,
     CompareSize,
@@ -301,8 +301,10 @@ def name_model(model: str, weights: Path | None) -> str:
 
 def require_weights(file: Path) -> None:
     """Refuse a file of weights that is not there; raises WeightsError."""
+    if facts_of(file) is None:
+        raise WeightsError(f"--weights: {why_absent(file)}")
     if not is_file(file):
-        raise WeightsError(f"there is no weights file {file}")
+        raise WeightsError(f"{file} is no weights file")
 
 
 def pixels(megapixels: float | None) -> int | None:

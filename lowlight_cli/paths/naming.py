@@ -132,7 +132,8 @@ class Naming:
             return target.base.joinpath(*found.folders[1:], f"{stem}{self.suffix or ''}{extension}")
         if target.kind == "beside":
             ending = DEFAULT_SUFFIX if self.suffix is None else self.suffix
-            refuse_unless(is_file(path), f"{quoted(path)} is no regular file; name its result with --output")
+            named = is_file(path) and not _is_stream(path)
+            refuse_unless(named, f"{quoted(path)} is no regular file; name its result with --output")
             return path.with_name(f"{stem}{ending}{extension}")
         parent = "/".join(found.folders) if found.folders else path.absolute().parent.name
         filled = Path(target.template.format(stem=stem, ext=extension, parent=parent, model=self.model))
@@ -140,6 +141,12 @@ class Naming:
         inside = not climbs and real_path(filled.parent).is_relative_to(real_path(target.base))
         refuse_unless(inside, f"the result of {quoted(path)} would leave the template's folder: {quoted(filled)}")
         return filled
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a name is one of the system's for an open file, such as /dev/stdin: a result has no place beside it."""
+    folder = real_path(path.parent)
+    return folder == Path("/dev") or folder.is_relative_to("/proc")
 
 
 def variant_path(output: Path, variant: Variant) -> Path:

@@ -55,7 +55,7 @@ class Search:
         facts = facts_of(path)
         if facts is None:
             expands = isinstance(item, str) and glob.has_magic(item)
-            refuse_unless(expands, f"there is no file or folder {quoted(path)}")
+            refuse_unless(expands, why_absent(path))
             self._expand(str(item))
         elif stat.S_ISDIR(facts.st_mode):
             self._search_folder(path)
@@ -142,7 +142,8 @@ def read_file_list(source: Path | BinaryIO, *, null_separated: bool = False) -> 
     try:
         data = source.read_bytes() if isinstance(source, Path) else source.read()
     except OSError as error:
-        raise SettingsError(f"cannot read the list of files: {error}") from error
+        shown = quoted(source) if isinstance(source, Path) else "-"
+        raise SettingsError(f"cannot read the list of files {shown}: {error.strerror or error}") from error
     refuse_unless(null_separated or b"\0" not in data, "the list of files holds NUL bytes; read it with -0")
     names = data.split(b"\0") if null_separated else data.splitlines()
     return [Path(os.fsdecode(name)) for name in names if name]
@@ -154,6 +155,17 @@ def facts_of(path: Path) -> os.stat_result | None:
         return path.stat()
     except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return None
+
+
+def why_absent(path: Path) -> str:
+    """Say of a path of which nothing can be learnt whether it leads nowhere, or permissions keep us from it."""
+    try:
+        path.stat()
+    except PermissionError:
+        return f"{quoted(path)} cannot be reached: permission denied"
+    except (OSError, ValueError):
+        pass
+    return f"there is no file or folder {quoted(path)}"
 
 
 def is_file(path: Path) -> bool:
