@@ -529,7 +529,10 @@ def test_what_a_script_gets_wrong_is_refused_before_any_work(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize(("redirection", "words"), [(">&-", "a.png -o -"), ("<&-", "- -o b.png")])
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [(">&-", "a.png -o -"), ("<&-", "- -o b.png"), (">&-", "a.png --json"), (">&-", "a.png --json --dry-run")],
+)
 def test_a_closed_stream_is_one_sentence(tmp_path, redirection, words):
     picture(tmp_path / "a.png")
     command = f"{sys.executable} -m lowlight_cli enhance --model identity -q {words} {redirection}"
@@ -540,6 +543,18 @@ def test_a_closed_stream_is_one_sentence(tmp_path, redirection, words):
     assert ran.returncode == 1, ran.stderr
     assert "closed" in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("command", ["", "enhance", "weights", "weights list"])
+def test_a_reader_that_leaves_the_help_has_what_it_wanted(command):
+    # The pipe is closed before a word is written.
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        line = [sys.executable, "-m", "lowlight_cli", *command.split(), "--help"]
+        ran = subprocess.run(line, stdout=closed, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_what_was_written_when_an_interrupt_came_is_told(tmp_path):

@@ -1,7 +1,11 @@
 """Commands whose help speaks to people: options show what to write after them, not Python's types."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 # What Typer 0.29 shows, and what we show instead; earlier ones have words of their own, which will do.
@@ -26,8 +30,23 @@ def _worded(parameters: list[Any], ctx: Any) -> list[Any]:
     return parameters
 
 
+@contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    """Take a reader that has what it wanted of the help, such as `head`, for no failure; Rich ends with exit code 1."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as end:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes at exit
+        raise typer.Exit from end
+
+
 class Command(TyperCommand):
     """A command."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        with _readers_may_leave():
+            super().format_help(ctx, formatter)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, with words for what they take."""
@@ -36,6 +55,11 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        with _readers_may_leave():
+            super().format_help(ctx, formatter)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, with words for what they take."""

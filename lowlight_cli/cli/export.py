@@ -35,7 +35,7 @@ def export(
     format: FormatOption = "onnx",
     output: Target = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: opt.OneJson = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:

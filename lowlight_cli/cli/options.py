@@ -1,12 +1,13 @@
 """Options that several commands share, as annotated types; defaults stand in `settings`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
 
 from lowlight_cli.backends import BACKENDS
-from lowlight_cli.errors import LowlightError, SettingsError, WeightsError
+from lowlight_cli.errors import LowlightError, OutputError, SettingsError, WeightsError
 from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.paths import facts_of, is_file, why_absent
 from lowlight_cli.settings import (
@@ -32,6 +33,13 @@ def complete_weights(incomplete: str) -> list[str]:
         return [name for name in read_manifest() if name.startswith(incomplete)]
     except LowlightError:  # completion has nowhere to complain
         return []
+
+
+def require_stdout(wanted: bool) -> bool:
+    """Refuse `--json` where standard output is closed, before any work whose results it would lose."""
+    if wanted and sys.stdout is None:
+        raise OutputError("standard output is closed, and --json writes there")
+    return wanted
 
 
 Inputs = Annotated[
@@ -269,7 +277,13 @@ ShowPictures = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=_TERMINAL)]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=_BATCH)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=_TERMINAL)]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=require_stdout, help="One JSON object per file on stdout.", rich_help_panel=_TERMINAL
+    ),
+]
+OneJson = Annotated[bool, typer.Option("--json", callback=require_stdout, help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_TERMINAL)]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_TERMINAL)]
 

@@ -11,7 +11,7 @@ import typer
 from lowlight_cli import cache
 from lowlight_cli.backends import require_backend
 from lowlight_cli.cli.commands import Command, Group
-from lowlight_cli.cli.options import Offline, complete_weights
+from lowlight_cli.cli.options import Offline, OneJson, complete_weights
 from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.manifest import Manifest, WeightsEntry, find_entry, read_manifest
 
@@ -38,7 +38,7 @@ def list_weights(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Add source, credit, training data and BibTeX.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: OneJson = False,
 ) -> None:
     """List the weights that `--model` knows by name.
 
