@@ -35,6 +35,7 @@ _ALIAS_LIMIT = 8  # several names may share one tensor; more than this many time
 
 # Where the tensors lie in checkpoints seen in the wild; a bare dict of tensors has none of these keys.
 _CONTAINERS = ("params", "model_state_dict", "state_dict", "model")
+_CHECKPOINT = {"network", "optimiser", "recipe"}  # of `lowlight train`
 _DATA_PARALLEL_PREFIX = "module."
 
 _PICKLE_NAMES = {
@@ -243,6 +244,8 @@ def _plain_tensors(loaded: object) -> dict[str, Tensor]:
     container = next((key for key in _CONTAINERS if isinstance(content.get(key), dict)), None)
     if container is not None:
         content = dict(dict.items(content[container]))
+    if content.keys() >= _CHECKPOINT:
+        raise WeightsError("is the checkpoint of a training: its weights are the .safetensors file beside it")
     for name, value in content.items():
         if not isinstance(name, str) or type(value) not in (Tensor, nn.Parameter):
             raise WeightsError(f"holds no dict of tensors: {str(name)[:60]!r} is of type {type(value).__name__}")

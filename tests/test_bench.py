@@ -392,6 +392,7 @@ def test_a_chart_says_how_the_network_was_compiled():
     plain = report(row([1.0, 1.1]))
     recorded = replace(plain, machine=replace(plain.machine, compile="graph"))
     assert "compile graph" in recorded.machine.described
+    assert replace(MACHINE, threads=1).described.endswith(" 1 thread")
     assert draw_chart(recorded) != draw_chart(plain)
 
 

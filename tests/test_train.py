@@ -215,6 +215,12 @@ def test_a_damaged_checkpoint_is_refused_readably(clean, tmp_path):
             train_tiny(clean, tmp_path, tiny(2))
 
 
+def test_a_checkpoint_given_as_weights_tells_of_the_file_that_is_meant(clean, tmp_path):
+    train_tiny(clean, tmp_path, tiny(1, validated=False))
+    with pytest.raises(WeightsError, match=r"checkpoint of a training: its weights are the \.safetensors file beside"):
+        read_weights(tmp_path / "checkpoint.pt")
+
+
 def test_the_exported_file_is_the_trained_network_and_says_where_it_comes_from(clean, tmp_path):
     recipe = tiny(3, validated=False)
     train_tiny(clean, tmp_path, recipe, data="six made-up pictures")

@@ -818,6 +818,23 @@ def test_options_that_mean_nothing_together_are_refused(tmp_path, options):
     assert not (tmp_path / "a_lowlight.mp4").exists()
 
 
+def test_a_codec_that_no_result_can_hold_is_refused_before_any_work(tmp_path):
+    clips = [make_clip(tmp_path / name, frames=2, sound=None) for name in ("a.mp4", "b.mkv")]
+    ran = identity(clips[0], "--codec", "h264", "-o", tmp_path / "q.webm")
+    assert ran.exit_code == 2
+    assert "webm" in ran.stderr
+    assert identity(*clips, "--codec", "hevc", "--format", "flv", "-o", tmp_path / "out").exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_that_cannot_be_done_say_why(tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert "it is empty" in identity(tmp_path / "empty.mp4").stderr
+    ran = identity(make_clip(tmp_path / "a.mp4", frames=50, sound=None), "--start", "5")
+    assert ran.exit_code == 1
+    assert "no frame of its film lies in the part asked for, of a clip of 2.0 seconds" in ran.stderr
+
+
 @pytest.mark.parametrize("group", ["12", "250"])
 @pytest.mark.parametrize(("start", "end", "frames"), [("1", None, 50), ("1", "1.6", 15), ("0.2", "0.4", 5)])
 def test_a_part_of_a_stream_without_an_index_is_whole(tmp_path, group, start, end, frames):

@@ -208,6 +208,7 @@ def video(
             from lowlight_cli.clip import ClipSettings, check_film
             from lowlight_cli.enhancer import find_model
             from lowlight_cli.spread import ClipsWork, open_crew
+            from lowlight_cli.video.encoders import require_container
 
             settings = ClipSettings(
                 tone=tone,
@@ -225,6 +226,8 @@ def video(
                 most_pixels=opt.pixels(max_megapixels) or ClipSettings.most_pixels,
             )
             check_film(film)
+            if codec is not None:
+                require_container(codec, {CLIPS.format_of(job.output.suffix) for job in plan.jobs if job.output})
 
             def prepare() -> ClipsWork:
                 if zero_shot:

@@ -293,7 +293,7 @@ def _boundary(pixel_budget: int | None) -> Iterator[int]:
 def _too_large(budget: int) -> str:
     return (
         f"it has more than {budget / 1e6:.3g} million pixels, the limit that was asked for or that memory allows; "
-        "a higher one can be asked for"
+        "--max-megapixels asks for another"
     )
 
 

@@ -1,7 +1,7 @@
 """Which encoder, pixel format and options a film gets: facts as a table, and one decision."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -153,6 +153,15 @@ def choose_encoder(wanted: str | None, facts: ClipFacts, container: str) -> Enco
     families = ("vp9" if facts.codec == "vp8" else facts.codec, "vp9" if container == "webm" else "h264", "av1")
     fitting = [ENCODERS[name] for name in families if name in ENCODERS and (held is None or name in held)]
     return next((one for one in fitting if facts.depth <= 8 or _has_ten_bits(one)), fitting[0])
+
+
+def require_container(wanted: str, containers: Collection[str | None]) -> None:
+    """Refuse a codec that none of the containers holds, before any work; raises SettingsError."""
+    encoder = named_encoder(wanted)
+    held = [_CONTAINER_CODECS.get(container or "") for container in containers]
+    if all(codecs is not None and encoder.codec not in codecs for codecs in held):
+        names = " and ".join(sorted(str(container) for container in containers))
+        raise SettingsError(f"--codec {wanted}: no result can hold it as {names}; choose another of either")
 
 
 def _has_ten_bits(encoder: Encoder) -> bool:

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from lowlight_cli.errors import InputError
+from lowlight_cli.paths import is_file
 
 # Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
 UNSPECIFIED = 2
@@ -87,6 +88,12 @@ class ClipFacts:
     seconds: Fraction | None
     tags: tuple[tuple[str, str], ...]
 
+    @property
+    def without_the_part(self) -> str:
+        """What is said where no frame lies in the part of the clip that was asked for."""
+        length = "" if self.seconds is None else f", of a clip of {float(self.seconds):.1f} seconds"
+        return f"no frame of its film lies in the part asked for{length}"
+
 
 def open_clip(path: Path) -> InputContainer:
     """Open a clip for reading; raises InputError with one sentence when it cannot be."""
@@ -98,6 +105,8 @@ def open_clip(path: Path) -> InputContainer:
     except PermissionError as error:
         raise InputError("the file may not be read") from error
     except (av.FFmpegError, OSError, ValueError) as error:
+        if is_file(path) and path.stat().st_size == 0:
+            raise InputError("it is empty") from error
         raise InputError(f"not a clip that can be read: {reason(error)}") from error
 
 

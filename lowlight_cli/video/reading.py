@@ -128,7 +128,7 @@ class ClipReader:
                 self._step = item.shown - held.shown
             held = item
         if held is None:
-            raise InputError(self._broken or "no frame of its film lies in the part asked for")
+            raise InputError(self._broken or self.facts.without_the_part)
         if count + 1 > skip:
             yield self._finished(held, self._last_duration(held))
 

@@ -47,7 +47,7 @@ def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Te
         moments = [span.start + (end - span.start) * Fraction(place, count) for place in range(count)]
     found = [frame for moment in moments if (frame := _frame_at(facts, Span(moment, span.end))) is not None]
     if not found:
-        raise InputError("no frame of its film lies in the part asked for")
+        raise InputError(facts.without_the_part)
     return found
 
 
