@@ -393,6 +393,19 @@ def test_a_slip_is_told_where_there_is_nothing_to_do(tmp_path, monkeypatch, way,
         assert ran.stdout == ""
 
 
+def test_options_that_do_nothing_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    for more in (["--quality", "50"], ["--dilations", "1,4,9"], ["--quality", "50", "--format", "tiff"]):
+        ran = identity("a.png", *more)
+        assert ran.exit_code == 2, ran.output
+        assert more[0] in ran.stderr
+    assert lowlight("zero-shot", "a.png", "--quality", "50").exit_code == 2
+    for more in (["-o", "b.jpg"], ["--format", "webp"]):
+        assert identity("a.png", "--quality", "50", *more).exit_code == 0
+    assert identity(".", "--quality", "50").exit_code == 0  # whose other pictures, on another day, may be JPEGs
+
+
 def test_results_are_not_named_after_a_model_that_did_not_make_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture(tmp_path / "a.png")

@@ -65,12 +65,13 @@ def enhance(
     opt.one_of(metadata, get_args(Metadata), "--metadata")
     compute = opt.read_compute(device, precision, tile, overlap, compiling)
     encoding = Encoding(format, quality, cast(Metadata, metadata))
-    network = opt.read_dilations(dilations)
+    network = opt.read_dilations(dilations, weights)
     comparison = opt.read_comparison(compare, compare_style, compare_size)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     model = opt.name_model(model, weights)
+    named = named_inputs(inputs, files_from, null_separated=null_separated)
     plan = plan_jobs(
-        named_inputs(inputs, files_from, null_separated=null_separated),
+        named,
         output=output,
         recursive=recursive,
         suffix=suffix,
@@ -80,6 +81,7 @@ def enhance(
         beside=() if report is None else (report,),
         overwrite=overwrite,
     )
+    opt.check_quality(encoding, plan, named)
     if as_json and not dry_run and any(job.output is None for job in plan.jobs):
         raise SettingsError("--json and the picture cannot both go to standard output; give --output a file name")
     plan = plan if shard is None else part_plan(plan, read_shard(shard))

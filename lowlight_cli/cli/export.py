@@ -56,7 +56,7 @@ def export(
     [bold]lowlight export --weights mine.safetensors --format torchscript -o mine.pt[/bold]
     """
     kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
-    network = opt.read_dilations(dilations)
+    network = opt.read_dilations(dilations, weights)
     model = opt.name_model(model, weights)
     target = output or Path(f"{model}{_ENDINGS[kind][0]}")
     require_ending(target, _ENDINGS[kind], f"--output of --format {kind}")

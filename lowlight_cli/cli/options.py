@@ -1,6 +1,7 @@
 """Options that several commands share, as annotated types; defaults stand in `settings`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -9,7 +10,7 @@ import typer
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.errors import LowlightError, OutputError, SettingsError, WeightsError
 from lowlight_cli.manifest import find_entry, read_manifest
-from lowlight_cli.paths import facts_of, is_file, why_absent
+from lowlight_cli.paths import PICTURES, Plan, facts_of, is_file, why_absent
 from lowlight_cli.settings import (
     DEFAULT_MODEL,
     CompareSize,
@@ -17,6 +18,7 @@ from lowlight_cli.settings import (
     Comparison,
     Compiling,
     Compute,
+    Encoding,
     Engine,
     EngineKind,
     Precision,
@@ -24,6 +26,7 @@ from lowlight_cli.settings import (
 )
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
+_LOSSLESS = ("png", "tiff", "bmp", "gif", "ppm")
 _BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
 
 
@@ -341,10 +344,12 @@ def read_engine(kind: str, address: str | None, workers: int | None, gpus_per_wo
     return Engine(cast(EngineKind, one_of(kind, get_args(EngineKind), "--engine")), address, workers, gpus_per_worker)
 
 
-def read_dilations(text: str | None) -> dict[str, object]:
-    """Return the network setting that `--dilations` means; raises SettingsError."""
+def read_dilations(text: str | None, weights: Path | None) -> dict[str, object]:
+    """Return the network setting that `--dilations` means to `--weights`; raises SettingsError."""
     if text is None:
         return {}
+    if weights is None:
+        raise SettingsError("--dilations belongs to --weights: a model of a name has its own")
     try:
         rates = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -352,6 +357,18 @@ def read_dilations(text: str | None) -> dict[str, object]:
     if not rates or min(rates) < 1:
         raise SettingsError(f"--dilations is a list of numbers such as 1,4,9, not {text!r}")
     return {"dilations": rates}
+
+
+def check_quality(encoding: Encoding, plan: Plan, named: Sequence[str | Path]) -> None:
+    """Refuse a quality that no result has, where `--format` or the one named file says so; raises SettingsError.
+
+    Several files may be others tomorrow, as those of a folder, and the command is right all the same.
+    """
+    outputs = [job.output for job in (*plan.jobs, *plan.skipped)]
+    lossless = all(output and PICTURES.format_of(output.suffix) in _LOSSLESS for output in outputs)
+    certain = encoding.format is not None or (len(named) == 1 and is_file(Path(named[0])))
+    if encoding.quality is not None and lossless and certain:
+        raise SettingsError("--quality is of JPEG, WebP, AVIF and HEIC, and no result is one of them")
 
 
 def read_comparison(wanted: bool, style: str | None, size: str | None) -> Comparison | None:

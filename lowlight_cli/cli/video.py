@@ -174,7 +174,7 @@ def video(
     span = Span(*(() if start is None else (read_time(start, "--start"),)))
     if end is not None:
         span = Span(span.start, read_time(end, "--end"))
-    network = opt.read_dilations(dilations)
+    network = opt.read_dilations(dilations, weights)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     if zero_shot and (weights is not None or model != DEFAULT_MODEL or network):
         raise SettingsError("--zero-shot fits its own weights: it takes no --model, no --weights and no --dilations")

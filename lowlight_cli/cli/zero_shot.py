@@ -150,8 +150,9 @@ def zero_shot(
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
     _require_initial(init)
     variants: list[Variant] = ["enhanced"] if save == "both" else []
+    named = named_inputs(inputs, files_from, null_separated=null_separated)
     plan = plan_jobs(
-        named_inputs(inputs, files_from, null_separated=null_separated),
+        named,
         output=output,
         recursive=recursive,
         suffix=suffix,
@@ -161,6 +162,7 @@ def zero_shot(
         beside=[*keep.records, *([] if report is None else [report])],
         overwrite=overwrite,
     )
+    opt.check_quality(encoding, plan, named)
     _refuse_unclear(plan, keep, shared=shared, overwrite=overwrite)
     for path in keep.records if plan.jobs else ():
         require_free(path, overwrite=overwrite)
