@@ -68,6 +68,16 @@ def test_help_offers_standard_streams_where_they_are_taken(command):
     assert ran.exit_code == (0 if command == "enhance" else 2)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "9", "much"])
+def test_a_number_that_cannot_be_is_told_its_bounds(value):
+    for option, told in (("--strength", "at least 0, at most 1"), ("--exposure", "at least -8, at most 8")):
+        ran = CliRunner().invoke(app, ["enhance", "a.png", option, value], env=WIDE)
+        assert ran.exit_code == 2
+        assert f"'{option}': it is a number of {told}" in ran.stderr
+    ran = CliRunner().invoke(app, ["enhance", "a.png", "--jobs", "1.5"], env=WIDE)
+    assert "'--jobs': it is a whole number of at least 1, at most 64" in ran.stderr
+
+
 def lowlight(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-X", "importtime", "-c", AS_INSTALLED, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more}, timeout=120, check=False)

@@ -40,8 +40,26 @@ def _readers_may_leave() -> Iterator[None]:
         raise typer.Exit from end
 
 
+@contextmanager
+def _bounds_told() -> Iterator[None]:
+    """Have a number that is refused told its bounds: Typer names one of them, to NaN and to words as well."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        least, most = (getattr(error.param, name, None) for name in ("min", "max"))
+        if least is not None:
+            number = "whole number" if getattr(error.param, "metavar", None) == _VALUES["<int>"] else "number"
+            error.message = f"it is a {number} of at least {least:g}" + ("" if most is None else f", at most {most:g}")
+        raise
+
+
 class Command(TyperCommand):
     """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; raises Typer's exceptions."""
+        with _bounds_told():
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
