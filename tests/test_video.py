@@ -667,9 +667,9 @@ def test_webm_drops_aac_with_a_word_and_the_help_says_so_before(tmp_path):
 
 def test_an_encoder_that_cannot_begin_is_wrong_use(tmp_path):
     source = make_clip(tmp_path / "a.mp4", sound=None, frames=4)
-    ran = identity(source, "--preset", "nope")
+    ran = identity(source, "--encoder-arg", "profile=nope")
     assert ran.exit_code == 2
-    assert "preset=nope" in ran.stderr
+    assert "profile=nope" in ran.stderr
     assert list(tmp_path.iterdir()) == [source]
 
 
