@@ -36,10 +36,15 @@ def adding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], A
 
 
 class Interrupting(event.Listener):
-    """Sends this process SIGINT when a compiler begins."""
+    """Sends this process SIGINT when a compiler begins: once, for what it needs may be compiled within."""
+
+    def __init__(self) -> None:
+        self._is_over = False
 
     def on_start(self, event: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if not self._is_over:
+            self._is_over = True
+            os.kill(os.getpid(), signal.SIGINT)
 
     def on_end(self, event: object) -> None:
         pass
