@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # Processes that test side by side share the cores, as do those that they start; torch reads this when it loads.

@@ -71,7 +71,7 @@ def ours(model_file: Path, image: Tensor) -> Tensor:
 # The parts that are written anew for graphs.
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.1]), st.booleans())
 def test_the_matrix_filter_is_the_filter(height, width, floor, is_black):
     torch.manual_seed(height * 41 + width)
@@ -81,7 +81,7 @@ def test_the_matrix_filter_is_the_filter(height, width, floor, is_black):
         assert torch.allclose(MatrixFreMLP(original)(x), original(x), atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 60) | st.integers(350, 900),
     st.integers(1, 60) | st.integers(350, 500),

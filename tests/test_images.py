@@ -143,7 +143,7 @@ def test_the_alpha_of_a_bmp_is_where_another_reader_looks_for_it() -> None:
     assert image.info["dpi"] == pytest.approx((96, 96), abs=0.1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 4]), st.sampled_from(["PNG", "TIFF"]))
 def test_deep_pictures_of_any_size_keep_every_bit(height: int, width: int, channels: int, name: str) -> None:
     values = noise(height, width, channels, dtype=np.uint16)
@@ -282,7 +282,7 @@ def test_srgb_gives_planes_between_zero_and_one_and_a_preview_of_their_means() -
     assert small == pytest.approx(whole.reshape(3, 40, 3, 30, 3).mean(axis=(2, 4)), abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70))
 def test_a_preview_of_any_size_keeps_the_mean(height: int, width: int, side: int) -> None:
     picture = Picture(noise(height, width, 3))
@@ -580,7 +580,7 @@ def test_a_bad_file_is_one_clear_sentence(content: bytes, reason: str, tmp_path:
     assert path.read_bytes() == content
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"]),
     st.binary(min_size=1, max_size=12),

@@ -157,7 +157,7 @@ def test_a_damaged_or_foreign_profile_is_a_profile_error(icc: bytes) -> None:
         parse_profile(icc)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=40), st.integers(0, 600))
 def test_a_profile_with_random_damage_is_read_or_refused(damage: bytes, place: int) -> None:
     icc = bytearray(rgb_profile(DISPLAY_P3, srgb_curve()))
@@ -170,7 +170,7 @@ def test_a_profile_with_random_damage_is_read_or_refused(damage: bytes, place: i
     assert np.isfinite(profile.linear(ramp)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays.arrays(np.uint16, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), fill=st.nothing()))
 def test_deep_srgb_values_survive_the_network_unchanged(values: np.ndarray) -> None:
     picture = Picture(np.repeat(values[..., None], 3, axis=2), depth=16)

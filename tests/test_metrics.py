@@ -46,7 +46,7 @@ def test_equal_pictures_are_as_good_as_can_be() -> None:
     assert (quality.psnr_gt_mean, quality.ssim_gt_mean) == (inf, pytest.approx(1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.05, 1))
 def test_gt_mean_forgives_exposure_and_nothing_else(seed: int, gain: float) -> None:
     image, reference = a_pair(seed)

@@ -709,7 +709,7 @@ def in_a_fresh_folder(names: set[str]) -> Iterator[Path]:
             os.chdir(back)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(names=st.sets(NAMES, min_size=1, max_size=8), inputs=INPUTS, options=OPTIONS, random=st.randoms())
 def test_plans_never_collide_never_touch_an_input_and_ignore_the_order(names, inputs, options, random) -> None:  # type: ignore[no-untyped-def]
     for _ in in_a_fresh_folder(names):

@@ -164,7 +164,7 @@ def test_every_slider_button_and_table_has_a_name(tmp_path):
     assert {region["aria-label"] for region in read.all("div", "scroll")} == {"All files: 1"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 20_000))
 def test_pages_of_200_pictures_stay_below_25_megabytes_and_larger_ones_grow_slowly(pictures):
     size = preview_size(2 * pictures)
@@ -177,7 +177,7 @@ def test_pages_of_200_pictures_stay_below_25_megabytes_and_larger_ones_grow_slow
         assert total < 56_000_000
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(800, 20_000), st.integers(0, 2**31))
 def test_a_preview_keeps_to_its_bytes_even_for_noise(height, width, most_bytes, seed):
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

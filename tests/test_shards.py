@@ -59,7 +59,7 @@ def parts_of(count: int, *inputs: str | Path, **options: object) -> list[Plan]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(files=st.sets(_file, min_size=1, max_size=25), count=st.sampled_from(COUNTS), data=st.data())
 def test_the_parts_are_disjoint_and_complete_in_any_order_and_whatever_is_done(tmp_path_factory, files, count, data):
     root = tmp_path_factory.mktemp("shards")

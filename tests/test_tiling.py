@@ -17,7 +17,7 @@ def identity(tile: torch.Tensor, window: Window) -> torch.Tensor:
     return tile.clone()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
@@ -34,7 +34,7 @@ def test_tiling_the_identity_is_exact(height, width, size, overlap, halo, multip
     assert torch.equal(out, image)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     length=st.integers(1, 5000),
     size=st.integers(16, 600),
@@ -55,7 +55,7 @@ def test_a_cut_covers_every_pixel_with_aligned_tiles_of_one_size(length, size, o
         assert pieces.kept(index)[1] >= pieces.kept(index + 1)[0] + overlap
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(20, 80), width=st.integers(20, 80), size=st.integers(24, 48))
 def test_a_local_filter_with_its_halo_equals_the_whole_picture(height, width, size):
     kernel = torch.ones(3, 1, 5, 5) / 25
@@ -142,7 +142,7 @@ def test_tiles_are_counted_as_they_are_cut():
 
 
 @example(height=17, width=17, count=6, side=1, multiple_of=16)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.integers(1, 3000),
     width=st.integers(1, 3000),

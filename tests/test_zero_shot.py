@@ -158,7 +158,7 @@ def test_a_bright_photo_stays_nearly_as_it_is():
     assert psnr(result_of(fitted(photo, ZeroShot()), photo), photo) > 25
 
 
-@example_settings(max_examples=20, deadline=None)
+@example_settings(max_examples=20)
 @given(stops=st.floats(0, 8))
 def test_the_exposure_gain_undoes_the_darkness_and_changes_smoothly(stops: float):
     def lifted_mean(darkness: float) -> float:

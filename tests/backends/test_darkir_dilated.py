@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lowlight_cli.backends.darkir.dilated import dilated_depthwise
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -62,7 +62,7 @@ def largest_errors(shape: tuple[int, int, int, int], dtype: torch.dtype, cores: 
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 3),
     channels=st.sampled_from((1, 4)),

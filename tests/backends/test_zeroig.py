@@ -164,7 +164,7 @@ def test_published_checkpoints_load_with_their_repeated_block_and_give_the_publi
         assert (result.denoised - golden[f"{picture}.{name}.H3"]).abs().max() < 1e-4
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(height=st.integers(24, 41), width=st.integers(24, 41), count=st.integers(1, 2), bright=st.floats(0.02, 1.0))
 def test_loss_and_gradients_equal_the_literal_writing(height: int, width: int, count: int, bright: float):
     network = random_network(1, denoise_1=5, enhance=6, denoise_2=7).double().train()
@@ -177,7 +177,7 @@ def test_loss_and_gradients_equal_the_literal_writing(height: int, width: int, c
         assert off_by(ours, theirs) < 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 2), height=st.integers(1, 9), width=st.integers(2, 11), cores=st.integers(1, 3))
 def test_fused_functions_are_the_layers_one_by_one(count: int, height: int, width: int, cores: int):
     torch.manual_seed(3)

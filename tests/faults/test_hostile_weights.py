@@ -88,7 +88,7 @@ def test_dtypes_and_strides_survive_both_containers(dtype: torch.dtype, tmp_path
         assert read.tensors["a"].dtype == dtype
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.dictionaries(st.text(max_size=8).filter(lambda name: name != "__metadata__"), st.integers(0, 5), min_size=1),
     st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4),
@@ -469,7 +469,7 @@ def small_darkir() -> dict[str, Tensor]:
     return dict(DarkIR(width=2, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]).state_dict())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(SETTINGS), NUMBERS | st.lists(NUMBERS, max_size=3), min_size=1, max_size=2))
 @example({"width": 30_000})
 @example({"width": -3})
