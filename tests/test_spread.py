@@ -38,11 +38,11 @@ from lowlight_cli.results import FileResult, blank_result, failed_result, last_t
 from lowlight_cli.settings import Compute, Engine
 from lowlight_cli.spread import FitWork, PictureWork
 from lowlight_cli.spread.cluster import own_standard_output
-from lowlight_cli.spread.crew import LocalCrew, open_crew
 from lowlight_cli.spread.devices import do_on_devices
 from lowlight_cli.spread.dispatch import Answer, Dispatch, Done, MemberLost
 from lowlight_cli.spread.member import RemoteMember
 from lowlight_cli.spread.order import InOrder
+from lowlight_cli.spread.pool import LocalPool, open_pool
 from lowlight_cli.zero_shot.fit import Step
 from lowlight_cli.zero_shot.settings import Keep, ZeroShot
 
@@ -177,8 +177,8 @@ def test_two_devices_give_the_bytes_names_and_results_of_one(tmp_path):
     made: dict[int, list[dict[str, object]]] = {}
     for count in (1, 2, 3):
         plan = plan_jobs([folder], output=f"{tmp_path}/{count}/")
-        crew = LocalCrew([work.start("cpu") for _ in range(count)], fail_fast=False)
-        results = [told(one) for one in crew.run(plan.jobs) if isinstance(one, FileResult)]
+        pool = LocalPool([work.start("cpu") for _ in range(count)], fail_fast=False)
+        results = [told(one) for one in pool.run(plan.jobs) if isinstance(one, FileResult)]
         made[count] = [{**one, "output": Path(str(one["output"])).name} for one in results]
     assert made[1] == made[2] == made[3]
     assert sum(one["status"] == "failed" for one in made[1]) == 2
@@ -192,9 +192,9 @@ def test_fits_on_two_devices_give_the_bytes_of_one(tmp_path):
     folder = pictures(tmp_path / "in", 4)
     work = FitWork(ZeroShot("paper", epochs=2), Batch(), Keep(), Compute("cpu", "fp32"))
     for count in (1, 2):
-        crew = LocalCrew([work.start("cpu") for _ in range(count)], fail_fast=False)
+        pool = LocalPool([work.start("cpu") for _ in range(count)], fail_fast=False)
         jobs = plan_jobs([folder], output=f"{tmp_path}/{count}/").jobs
-        assert [one.status for one in crew.run(jobs) if isinstance(one, FileResult)] == ["done"] * 4
+        assert [one.status for one in pool.run(jobs) if isinstance(one, FileResult)] == ["done"] * 4
     for file in (tmp_path / "1").iterdir():
         assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes()
 
@@ -240,19 +240,19 @@ class Cluster:
 
     def __init__(self, fate=lambda number, job: "done", hello=lambda number: "net on cpu") -> None:
         self.fate, self.greet = fate, hello
-        self.hired: list[Pretended] = []
+        self.started: list[Pretended] = []
         self.begun: list[tuple[int, str, bool]] = []
 
-    def hire(self) -> "Pretended":
-        member = Pretended(self, len(self.hired))
-        self.hired.append(member)
+    def start(self) -> "Pretended":
+        member = Pretended(self, len(self.started))
+        self.started.append(member)
         return member
 
 
 class Pretended:
     def __init__(self, cluster: Cluster, number: int) -> None:
         self.cluster, self.number = cluster, number
-        self.stopped = self.dismissed = False
+        self.stopped = self.killed = False
 
     def hello(self) -> "Future[Answer]":
         return self._answer(self.cluster.greet(self.number))
@@ -279,18 +279,18 @@ class Pretended:
     def stop(self) -> None:
         self.stopped = True
 
-    def dismiss(self) -> None:
-        self.dismissed = True
+    def kill(self) -> None:
+        self.killed = True
 
 
 def run(cluster: Cluster, count: int, *, jobs: int = 20, fail_fast: bool = False) -> list[FileResult]:
-    dispatch = Dispatch(cluster.hire, count, fail_fast=fail_fast)
+    dispatch = Dispatch(cluster.start, count, fail_fast=fail_fast)
     try:
         dispatch.wait_for_one()
         return list(dispatch.run(jobs_of(jobs)))
     finally:
         dispatch.close()
-        assert all(member.dismissed for member in cluster.hired)
+        assert all(member.killed for member in cluster.started)
 
 
 @settings(max_examples=60)
@@ -313,7 +313,7 @@ def test_members_that_are_lost_cost_no_job(count, fates):
     ]
     lost = {f"{index}.png" for index, wanted in fates.items() if wanted == "lost"}
     assert {job for _, job, again in cluster.begun if again} == lost
-    assert len(cluster.hired) == count + len(lost)
+    assert len(cluster.started) == count + len(lost)
 
 
 def test_a_job_that_members_are_always_lost_with_fails_and_the_others_are_done(tmp_path, monkeypatch):
@@ -336,7 +336,7 @@ def test_a_cluster_that_loses_every_member_is_an_error_and_no_endless_loop():
     cluster = Cluster(hello=lambda number: "lost")
     with pytest.raises(WorkerError, match="the machine went away"):
         run(cluster, 2)
-    assert len(cluster.hired) <= 8
+    assert len(cluster.started) <= 8
 
 
 def test_places_that_are_given_up_leave_the_work_to_the_others():
@@ -446,7 +446,7 @@ def test_wrong_engines_are_exit_2(tmp_path, command, arguments, said):
 
 
 def test_ray_gives_each_worker_its_gpu_so_all_is_refused():
-    with pytest.raises(SettingsError, match="cuda:all"), open_crew(Engine("ray"), "cuda:all", lambda: None):  # type: ignore[arg-type, return-value]
+    with pytest.raises(SettingsError, match="cuda:all"), open_pool(Engine("ray"), "cuda:all", lambda: None):  # type: ignore[arg-type, return-value]
         pass
 
 

@@ -40,7 +40,7 @@ from lowlight_cli.errors import NumericsError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.video import read_time
 from lowlight_cli.video.facts import Turn, probe_clip, turn_of_matrix
-from lowlight_cli.video.flow import Ahead
+from lowlight_cli.video.flow import Prefetcher
 from lowlight_cli.video.reading import ClipFrame, ClipReader
 from lowlight_cli.video.segments import Segment, SegmentStore
 from lowlight_cli.weights_file import write_weights
@@ -452,7 +452,7 @@ def test_a_thread_interrupted_as_it_starts_reads_no_closed_file(monkeypatch: pyt
     monkeypatch.setattr(threading.Thread, "start", begin_and_be_interrupted)
     for _ in range(20):
         closed.clear()
-        with pytest.raises(KeyboardInterrupt), Ahead(items(), room=1000):
+        with pytest.raises(KeyboardInterrupt), Prefetcher(items(), room=1000):
             pass
         closed.set()
         time.sleep(0.005)
@@ -607,7 +607,7 @@ def test_what_is_no_time_is_refused(text):
         read_time(text, "--end")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     parts=st.lists(st.tuples(st.binary(max_size=50), st.integers(-9, 9), st.booleans()), max_size=9),
     state=st.lists(st.floats(width=32, allow_nan=False), max_size=5),
@@ -730,7 +730,7 @@ def test_an_option_that_the_first_clip_cannot_have_ends_the_run_whoever_works(tm
     """A later clip fails alone, also where it is some worker's first."""
     for name, size in (("a.mkv", (64, 48)), ("b.mkv", (63, 47)), ("c.mkv", (64, 48))):
         make_clip(tmp_path / name, frames=3, size=size, codec="ffv1", pixel_format="yuv444p", sound=None)
-    monkeypatch.setattr("lowlight_cli.spread.crew.choose_devices", lambda _: (torch.device("cpu"),) * 2)
+    monkeypatch.setattr("lowlight_cli.spread.pool.choose_devices", lambda _: (torch.device("cpu"),) * 2)
     arguments = ("--pix-fmt", "yuv420p", "--json", "-o", f"{tmp_path}/out/")
     ran = lowlight("video", tmp_path, "--model", "identity", *arguments)
     assert ran.exit_code == 1

@@ -99,7 +99,7 @@ def enhance(
         if ready:
             from lowlight_cli.batch import Batch
             from lowlight_cli.enhancer import find_model
-            from lowlight_cli.spread import PictureWork, open_crew
+            from lowlight_cli.spread import PictureWork, open_pool
 
             batch = Batch(
                 tone=tone,
@@ -120,7 +120,7 @@ def enhance(
                 return PictureWork(found, compute, batch)
 
             on_tile = show.steps_of("tiles")
-            with open_crew(spread, device, prepare, on_tile=on_tile) as crew, closing(crew.run(ready)) as told:
-                results.announce(crew.made_with)
+            with open_pool(spread, device, prepare, on_tile=on_tile) as pool, closing(pool.run(ready)) as told:
+                results.announce(pool.made_with)
                 results.follow(told)
         results.close()

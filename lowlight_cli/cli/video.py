@@ -207,7 +207,7 @@ def video(
         if plan.jobs:
             from lowlight_cli.clip import ClipSettings, check_film
             from lowlight_cli.enhancer import find_model
-            from lowlight_cli.spread import ClipsWork, open_crew
+            from lowlight_cli.spread import ClipsWork, open_pool
             from lowlight_cli.video.encoders import require_container
 
             settings = ClipSettings(
@@ -239,8 +239,8 @@ def video(
                 return ClipsWork(found, compute, settings)
 
             # An interrupt must end the work at once, not when the generator happens to be collected.
-            with open_crew(spread, device, prepare) as crew, closing(crew.run(plan.jobs)) as told:
-                results.announce(crew.made_with)
+            with open_pool(spread, device, prepare) as pool, closing(pool.run(plan.jobs)) as told:
+                results.announce(pool.made_with)
                 try:
                     results.follow(told, _drawing(show))
                 except KeyboardInterrupt:

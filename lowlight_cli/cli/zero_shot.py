@@ -185,7 +185,7 @@ def zero_shot(
         ready = plan.jobs if spread.kind == "ray" else results.writable(plan.jobs, fail_fast=fail_fast)
         if ready:
             from lowlight_cli.batch import Batch
-            from lowlight_cli.spread import FitWork, open_crew
+            from lowlight_cli.spread import FitWork, open_pool
 
             batch = Batch(
                 tone=tone,
@@ -201,8 +201,8 @@ def zero_shot(
                 initial = None if init is None else _read_initial(init, show, offline=offline)
                 return FitWork(settings, batch, keep, compute, initial, shared)
 
-            with open_crew(spread, device, prepare) as crew, closing(crew.run(ready)) as told:
-                results.announce(crew.made_with)
+            with open_pool(spread, device, prepare) as pool, closing(pool.run(ready)) as told:
+                results.announce(pool.made_with)
                 results.follow(told, partial(_draw, show))
         elif not plan.jobs and (keep.weights or keep.log):
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")

@@ -31,7 +31,7 @@ from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
 from lowlight_cli.video.facts import ClipFacts
-from lowlight_cli.video.flow import Ahead, AtOnce, Behind
+from lowlight_cli.video.flow import BackgroundCalls, InlineCalls, Prefetcher
 from lowlight_cli.video.reading import ClipFrame, ClipReader
 from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
 from lowlight_cli.video.writing import ClipWriter, verify_clip
@@ -141,8 +141,8 @@ class ClipWork:
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
         with (
-            Ahead(items, room=room) as ahead,
-            Behind(room=room) as encoding,
+            Prefetcher(items, room=room) as ahead,
+            BackgroundCalls(room=room) as encoding,
             self._beside_network(room) as steadying,
         ):
             encoding.do(compute_alone)
@@ -162,11 +162,11 @@ class ClipWork:
             encoding.do(writer.close)
             encoding.finish()
 
-    def _beside_network(self, room: int) -> AtOnce | Behind:
+    def _beside_network(self, room: int) -> InlineCalls | BackgroundCalls:
         """Return what corrects the light, or, where a CPU has made pixels of a frame already, hands them on."""
         if self._enhancer.device.type == "cpu" and not self._settings.stabilize:
-            return AtOnce()
-        steadying = Behind(room=room)
+            return InlineCalls()
+        steadying = BackgroundCalls(room=room)
         steadying.do(compute_alone)
         return steadying
 
@@ -185,7 +185,7 @@ class ClipWork:
         if self._sheet and self._done:
             self._sheet.resume()
 
-    def _steady(self, made: Made | None, writer: ClipWriter, encoding: Behind) -> None:
+    def _steady(self, made: Made | None, writer: ClipWriter, encoding: BackgroundCalls) -> None:
         """Hand on the frames that the next one, or None for the end, completes; a full segment is ended with them."""
         for frame, pixels in self._calm.rest() if made is None else self._calm.add(made):
             encoding.do(partial(writer.add_frame, self._encodable(frame, pixels, writer)))

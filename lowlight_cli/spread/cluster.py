@@ -1,4 +1,4 @@
-"""A crew of Ray actors. Ray is imported here, and only when this is called for.
+"""A pool of Ray actors. Ray is imported here, and only when this is called for.
 
 The weights are found and read once, where the run was begun, and sent to the workers: no machine of the cluster needs
 a cache, and all compute with the same bytes. What the machines need is this package and the folders of the jobs.
@@ -38,8 +38,8 @@ _SETTINGS = {
 
 
 @contextmanager
-def ray_crew(engine: Engine, prepare: Callable[[], Work]) -> "Iterator[_RayCrew]":
-    """Yield a crew of Ray actors of which one at least is ready.
+def ray_pool(engine: Engine, prepare: Callable[[], Work]) -> "Iterator[_RayPool]":
+    """Yield a pool of Ray actors of which one at least is ready.
 
     Raises SettingsError without the library, DeviceError for a cluster that does not answer or has no such GPUs, what
     `prepare` raises, and WeightsError, DeviceError or WorkerError when no actor can be made ready.
@@ -54,18 +54,18 @@ def ray_crew(engine: Engine, prepare: Callable[[], Work]) -> "Iterator[_RayCrew]
         held = ray.put(work)
         folder = str(Path.cwd())
 
-        def hire() -> Member:
+        def start() -> Member:
             return _Actor(ray, actors.remote(held, __version__, folder))
 
-        dispatch = Dispatch(hire, count, fail_fast=work.fail_fast)
+        dispatch = Dispatch(start, count, fail_fast=work.fail_fast)
         try:
             dispatch.wait_for_one()
-            yield _RayCrew(dispatch, count)
+            yield _RayPool(dispatch, count)
         finally:
             dispatch.close()
 
 
-class _RayCrew:
+class _RayPool:
     def __init__(self, dispatch: Dispatch, count: int) -> None:
         self._dispatch, self._count = dispatch, count
 
@@ -97,7 +97,7 @@ class _Actor:
     def stop(self) -> None:
         self._handle.stop.options(concurrency_group="leave").remote()
 
-    def dismiss(self) -> None:
+    def kill(self) -> None:
         self._ray.kill(self._handle)
 
     def _answer(self, reference: Any) -> "Future[Answer]":

@@ -57,7 +57,7 @@ def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: 
     feed = _Feed(jobs)
     told: SimpleQueue[tuple[int, Told] | _Ended] = SimpleQueue()
     threads = [
-        threading.Thread(target=_labour, args=(worker, feed, told), name=f"device {number}", daemon=True)
+        threading.Thread(target=_run_worker, args=(worker, feed, told), name=f"device {number}", daemon=True)
         for number, worker in enumerate(workers)
     ]
     order = InOrder(len(jobs), fail_fast=fail_fast)
@@ -100,7 +100,7 @@ def do_on_devices(jobs: Sequence[Job], workers: Sequence[Worker], *, fail_fast: 
         leave()
 
 
-def _labour(worker: Worker, feed: _Feed, told: "SimpleQueue[tuple[int, Told] | _Ended]") -> None:
+def _run_worker(worker: Worker, feed: _Feed, told: "SimpleQueue[tuple[int, Told] | _Ended]") -> None:
     taken: deque[int] = deque()
 
     def tell(event: Told) -> None:

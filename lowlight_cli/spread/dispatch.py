@@ -54,7 +54,7 @@ class Member(Protocol):
     def stop(self) -> None:
         """Ask to leave the job at hand soon."""
 
-    def dismiss(self) -> None:
+    def kill(self) -> None:
         """End the member."""
 
 
@@ -72,8 +72,8 @@ class _Place:
 class Dispatch:
     """Hires `count` members and gives them jobs."""
 
-    def __init__(self, hire: Callable[[], Member], count: int, *, fail_fast: bool) -> None:
-        self._hire, self._fail_fast = hire, fail_fast
+    def __init__(self, start: Callable[[], Member], count: int, *, fail_fast: bool) -> None:
+        self._start, self._fail_fast = start, fail_fast
         self._heard: SimpleQueue[_Place] = SimpleQueue()
         self._places: list[_Place] = []
         self._jobs: Sequence[Job] = ()
@@ -82,7 +82,7 @@ class Dispatch:
         self._has_left = False
         self.made_with = ""
         for _ in range(count):
-            place = _Place(hire())
+            place = _Place(start())
             self._places.append(place)
             self._await(place, place.member.hello())
 
@@ -112,7 +112,7 @@ class Dispatch:
         """Ask every member to leave its job, give it time to do so tidily, and end it."""
         self._leave()
         for place in self._places:
-            place.member.dismiss()
+            place.member.kill()
             if place.job is not None and place.answer is not None and not place.answer.done():
                 _remove_parts(self._jobs[place.job])
 
@@ -174,13 +174,13 @@ class Dispatch:
         return iter([(number, answer.result)])
 
     def _replace(self, place: _Place, why: str) -> Iterator[tuple[int, FileResult]]:
-        """Hire anew for a lost member; give its job to another, or up if it has cost too many."""
+        """Start anew for a lost member; give its job to another, or up if it has cost too many."""
         logger.debug("a worker was lost: %s", why)
-        place.member.dismiss()  # one out of reach may still be at work
+        place.member.kill()  # one out of reach may still be at work
         number, place.job, place.answer, place.is_ready = place.job, None, None, False
         place.losses += 1
         if place.losses < _LOSSES or number is not None:
-            place.member = self._hire()
+            place.member = self._start()
             self._await(place, place.member.hello())
         else:
             self._places.remove(place)

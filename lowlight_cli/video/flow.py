@@ -2,7 +2,7 @@
 
 The threads hold only a few items, so that memory stays flat whatever is slower; they hand failures to the caller, and
 are over when their `with` block ends. Handing an item over costs two switches of threads and a wait for Python's lock:
-work that takes less than that is done `AtOnce`.
+work that takes less than that is done inline.
 """
 
 import threading
@@ -83,7 +83,7 @@ class _Beside:
             self._over.set()
 
 
-class Ahead(_Beside, Generic[Item]):
+class Prefetcher(_Beside, Generic[Item]):
     """Iterate over `items`, which a thread produces up to `room` items ahead; its exception is raised here."""
 
     def __init__(self, items: Iterator[Item], *, room: int) -> None:
@@ -111,7 +111,7 @@ class Ahead(_Beside, Generic[Item]):
                 return
 
 
-class Behind(_Beside):
+class BackgroundCalls(_Beside):
     """Run calls in order in a thread, at most `room` waiting; a failure is raised by the next `do` or by `finish`."""
 
     def __init__(self, *, room: int) -> None:
@@ -149,8 +149,8 @@ class Behind(_Beside):
             self._channel.left.set()
 
 
-class AtOnce:
-    """Run calls where `Behind` would have a thread run them, in the caller's own."""
+class InlineCalls:
+    """Run calls where `BackgroundCalls` would have a thread run them, in the caller's own."""
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from lowlight_cli.spread.devices import do_on_devices
 from lowlight_cli.spread.work import Told, Work, Worker
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers that are ready."""
 
     @property
@@ -25,9 +25,9 @@ class Crew(Protocol):
 
 
 @contextmanager
-def open_crew(
+def open_pool(
     engine: Engine, device: str, prepare: Callable[[], Work], *, on_tile: Progress | None = None
-) -> Iterator[Crew]:
+) -> Iterator[WorkerPool]:
     """Yield workers that are ready, each with its model; on leaving they are gone.
 
     `prepare` finds the model, which may take a download; it is called when the device is known to be there.
@@ -38,17 +38,17 @@ def open_crew(
     if engine.kind == "ray":
         if device == ALL_GPUS:
             raise SettingsError("--engine ray gives each worker its own GPU: --device cuda:all is for --engine local")
-        from lowlight_cli.spread.cluster import ray_crew
+        from lowlight_cli.spread.cluster import ray_pool
 
-        with ray_crew(engine, prepare) as crew:
-            yield crew
+        with ray_pool(engine, prepare) as pool:
+            yield pool
         return
     devices = choose_devices(device)
     work = prepare()
-    yield LocalCrew([work.start(str(each)) for each in devices], fail_fast=work.fail_fast, on_tile=on_tile)
+    yield LocalPool([work.start(str(each)) for each in devices], fail_fast=work.fail_fast, on_tile=on_tile)
 
 
-class LocalCrew:
+class LocalPool:
     """Workers in this process, one a device."""
 
     def __init__(self, workers: Sequence[Worker], *, fail_fast: bool, on_tile: Progress | None = None) -> None:
