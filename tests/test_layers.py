@@ -1,6 +1,7 @@
 """The architecture, held by reading the code: layers import downwards, and torch loads only where tensors are."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def rooms_used(path: Path) -> Iterator[tuple[str, str, str]]:
 def test_every_room_has_a_layer() -> None:
     rooms = {room_of(path) for path in modules()} - {"__init__", "__main__"}
     assert rooms <= LAYERS.keys(), "give the new rooms a layer in this test"
+
+
+def test_each_package_says_what_its_rooms_are_for() -> None:
+    for package in (path.parent for path in modules() if path.name == "__init__.py" and path.parent != PACKAGE):
+        told = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+        rooms = {path.stem for path in package.glob("*.py")} | {
+            path.parent.name for path in package.glob("*/__init__.py")
+        }
+        silent = {room for room in rooms - {"__init__"} if not re.search(rf"\b{room}\b", told)}
+        assert not silent, f"{package}: nothing is said of {silent}"
 
 
 def test_imports_go_downwards() -> None:

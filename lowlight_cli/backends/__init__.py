@@ -1,6 +1,7 @@
 """The methods on offer, as a table. No torch here: `--help` and planning read these facts.
 
-A new backend is one folder and one line in `BACKENDS`; `load_backend` brings it to life.
+A new backend is one folder and one line in `BACKENDS`; `load_backend` brings it to life. `base` says what each takes
+and gives; there are `darkir`, `zeroig`, and `identity`, which has no network.
 """
 
 from collections.abc import Mapping

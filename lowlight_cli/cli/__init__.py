@@ -1,4 +1,9 @@
-"""The command line: one module per command, and the one boundary that turns failures into sentences."""
+"""The command line: one module per command, and the one boundary that turns failures into sentences.
+
+The commands are `enhance`, `zero_shot`, `video`, `bench` (which shows `bench_speed` or `bench_quality`), `train`,
+`weights` and `export`. They share `options`, and those over files `files`; `commands` words their help, and `versions`
+answers `--version`.
+"""
 
 import errno
 import os

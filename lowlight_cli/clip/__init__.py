@@ -5,6 +5,7 @@
 
 results.py    what a caller may choose, and what is told
 frames.py     frames through the network and the anti-flicker filter
+contact.py    frames before and after, as a sheet
 work.py       one clip's way through reader, network, filter and writer
 run.py        clips one after the other; a clip that fails is a result, not the end
 """

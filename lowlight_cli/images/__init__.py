@@ -10,7 +10,8 @@
 
 - `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
 - `unpack` makes integers of every mode and depth, after `layout` has told how they lie in the file; `planar` does so
-  where a TIFF's channels lie apart; `harvest` gathers the metadata.
+  where a TIFF's channels lie apart, and `libtiff` keeps that library from writing to stderr;
+  `harvest` gathers the metadata.
 - `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour` has the
   mathematics.
 - `picture` holds the result: `Picture`, and `Canvas` for the way back.

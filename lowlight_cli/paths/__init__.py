@@ -9,6 +9,7 @@ search.py   what the inputs mean: files, folders, globs, lists of files
 naming.py   what `--output`, `--suffix` and `--format` make of a name
 plan.py     jobs, collisions, existing results
 shards.py   one plan in several parts, for several machines
+refusal.py  how a name stands in a refusal
 """
 
 from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff

@@ -5,5 +5,6 @@
 - `files`: photos in, results, weights, previews and logs out.
 - `pretrain`: how the start of the fast preset was trained.
 - `finish`: white balance and contrast, for those who ask.
-- `curve`: the loss over the steps, as a picture.
+- `film`: one fit for a film, to a few of its frames.
+- `log`: a line per step, and at the end `curve`, the loss as a picture.
 """
