@@ -37,7 +37,7 @@ REFUSED = {
     "WindowsMediaVideo.wmv": "no frame",
     "issue_2366_poc.mp4": "not a clip",
     "issue_ghsa_g9xm_7538_mq8w_poc.mov": "not a clip",
-    "result.webm": "not a clip",
+    "result.webm": "it is empty",
     "chunk_out_of_range.mp4": "not a clip",
 }
 
