@@ -22,19 +22,21 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     linear = linear.double()
     pixels = height * width
     room = -to_linear(_norm(linear, pixels, 16)).clamp_min(lift.EMPTY).log() / math.log(2)
-    has_room = _smoothstep(room, lift.ROOM_FROM, lift.ROOM_TO)
+    has_room = lift.smoothsteps(room, lift.ROOM_FROM, lift.ROOM_TO)
     missing = _missing_stops(linear, pixels)
-    trust = _smoothstep(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
+    trust = lift.smoothsteps(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
     wanted = trust * missing + (1 - trust) * (room - lift.ROOM_KEPT).clamp_min(0) * has_room
     # In units of EMPTY: the translation to ONNX takes the addition of its square, 9e-10, for one of nothing.
     light = (linear.sum() / (3 * pixels) / lift.EMPTY).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
     stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
-    lights = _smoothstep(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
-    drowned = _smoothstep(_drowned(linear, pixels, stops), lift.DROWNED_FROM, lift.DROWNED_TO)
+    lights = lift.smoothsteps(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    # The zeros around the picture are too dark to drown.
+    share = lift.drowned(linear, stops).sum() / pixels
+    drowned = lift.smoothsteps(share, lift.DROWNED_FROM, lift.DROWNED_TO)
     roll_off = torch.maximum(lights, drowned) * (1 - has_room)
-    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * _smoothstep(stops, *lift.LIGHTS_REDUCE_STOPS))
+    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * lift.smoothsteps(stops, *lift.LIGHTS_REDUCE_STOPS))
     return stops.view(1), roll_off.view(1)
 
 
@@ -64,11 +66,6 @@ def _logarithmic(linear: Tensor, stops: Tensor) -> Tensor:
     return curved.to(linear.dtype)
 
 
-def _smoothstep(value: Tensor, first: float, last: float) -> Tensor:
-    share = ((value - first) / (last - first)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
-
-
 def _expm1(x: Tensor) -> Tensor:
     """exp(x) - 1 without losing digits near 0, of operators that ONNX has."""
     half = (x / 2).tanh()
@@ -85,13 +82,6 @@ def _brightness(linear: Tensor, pixels: Tensor) -> Tensor:
 
 def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:
     return (to_encoded(linear).amax(1).pow(order).sum() / pixels).pow(1 / order)
-
-
-def _drowned(linear: Tensor, pixels: Tensor, stops: Tensor) -> Tensor:
-    brightest = to_linear(to_encoded(linear).amax(1))
-    above = brightest.clamp_min(lift.EMPTY).log() / math.log(2) + stops
-    share = _smoothstep(above, *lift.DROWNED_STOPS) * (1 - _smoothstep(brightest, *lift.DROWNED_BELOW))
-    return share.sum() / pixels  # the zeros around the picture are too dark to drown
 
 
 def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:

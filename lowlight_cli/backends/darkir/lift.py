@@ -98,7 +98,8 @@ def _smoothstep(value: float, first: float, last: float) -> float:
     return share * share * (3 - 2 * share)
 
 
-def _smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
+def smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
+    """Return for each value 0 up to `first`, 1 from `last` on, and between them what rises without a kink."""
     share = ((values - first) / (last - first)).clamp(0, 1)
     return share * share * (3 - 2 * share)
 
@@ -135,11 +136,14 @@ def _capped(stops: float) -> float:
     return stops - CAP_WIDTH * excess
 
 
-def _drowned(linear: Tensor, stops: float) -> float:
-    """Return the share of a preview that was no light and would be white after the exposure curve's `stops`."""
+def drowned(linear: Tensor, stops: Tensor | float) -> Tensor:
+    """Return how far each pixel of a preview `(1, 3, h, w)` would drown, `(1, h, w)` in [0, 1].
+
+    Wholly drowned is what was no light and would be white after the exposure curve's `stops`.
+    """
     brightest = to_linear(to_encoded(linear).amax(1))
-    above = brightest.clamp_min(EMPTY).log2() + stops
-    return float((_smoothsteps(above, *DROWNED_STOPS) * (1 - _smoothsteps(brightest, *DROWNED_BELOW))).mean())
+    above = brightest.clamp_min(EMPTY).log() / math.log(2) + stops
+    return smoothsteps(above, *DROWNED_STOPS) * (1 - smoothsteps(brightest, *DROWNED_BELOW))
 
 
 def choose_lift(preview: Tensor) -> float:
@@ -164,7 +168,7 @@ def plan_lift(preview: Tensor) -> Lift:
     has_room = _smoothstep(room, ROOM_FROM, ROOM_TO)
     stops = _tempered(_trusted_stops(linear, least=max(room - ROOM_KEPT, 0.0) * has_room), linear)
     lights = _smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO)
-    roll_off = max(lights, _smoothstep(_drowned(linear, stops), DROWNED_FROM, DROWNED_TO)) * (1 - has_room)
+    roll_off = max(lights, _smoothstep(float(drowned(linear, stops).mean()), DROWNED_FROM, DROWNED_TO)) * (1 - has_room)
     return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
 
 

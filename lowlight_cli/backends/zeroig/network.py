@@ -124,9 +124,8 @@ class ZeroIG(nn.Module):
 
     def forward(self, image: Tensor) -> Enhanced:
         """Enhance RGB `(N, 3, H, W)` in [0, 1]. In eval mode every output pixel depends on HALO pixels around it."""
-        own = (
-            self.denoise_1.conv1.weight.dtype
-        )  # where it is a half precision, pictures stay finer than noise and light
+        # Where it is a half precision, noise and light are computed in it, and pictures stay finer.
+        own = self.denoise_1.conv1.weight.dtype
         lifted = image + EPS
         clean = (lifted - self.denoise_1(lifted.to(own))).clamp(EPS, 1.0)
         light = self.enhance(clean.to(own))
