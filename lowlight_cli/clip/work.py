@@ -33,7 +33,7 @@ from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import BackgroundCalls, InlineCalls, Prefetcher
 from lowlight_cli.video.reading import ClipFrame, ClipReader
-from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State
+from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State, remove_segments
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
@@ -131,7 +131,7 @@ class ClipWork:
             self._warnings.append("the contact sheet begins where an earlier run ended")
         if settings.preserve_times:
             preserve_times(self._source, self._target)
-        (self._store or SegmentStore(self._target, "")).remove()
+        remove_segments(self._target)
 
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)

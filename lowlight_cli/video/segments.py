@@ -93,10 +93,6 @@ class SegmentStore:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise OutputError(f"{self._path(index)} is damaged; remove its folder to begin anew") from error
 
-    def remove(self) -> None:
-        """Throw everything away: the result is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _path(self, index: int) -> Path:
         return self._folder / f"{index:06}.npz"
 
@@ -107,18 +103,22 @@ class SegmentStore:
             return None
 
 
+def remove_segments(target: Path) -> None:
+    """Throw away the segments of a result, of whichever run: it is complete."""
+    shutil.rmtree(_folder_of(target), ignore_errors=True)
+
+
 def remove_outlived(targets: Iterable[Path]) -> None:
     """Throw away the segments of results that were finished after them: no run will go on from those.
 
     Newer segments are those of a run that is to replace the result.
     """
     for target in targets:
-        folder = _folder_of(target)
         with suppress(OSError):
             finished = target.stat()
             # The first is newer where the result was given its input's times.
-            if folder.stat().st_mtime_ns <= max(finished.st_ctime_ns, finished.st_mtime_ns):
-                shutil.rmtree(folder, ignore_errors=True)
+            if _folder_of(target).stat().st_mtime_ns <= max(finished.st_ctime_ns, finished.st_mtime_ns):
+                remove_segments(target)
 
 
 def _folder_of(target: Path) -> Path:
