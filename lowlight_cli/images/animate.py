@@ -71,8 +71,8 @@ def _require_room(animation: Animation) -> None:
     if animation.pixels > budget:
         raise OutputError(
             f"its {animation.frames} frames have {animation.pixels / 1e6:.3g} million pixels together, more than the "
-            f"{budget / 1e6:.3g} million that were asked for or that memory allows; `lowlight video` does films, and a "
-            "higher limit can be asked for"
+            f"{budget / 1e6:.3g} million that were asked for or that memory allows; `lowlight video` does films, and "
+            "--max-megapixels asks for another limit"
         )
 
 
