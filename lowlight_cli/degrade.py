@@ -9,6 +9,7 @@ exposure halves the scene's light and nothing else.
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,26 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowlight_cli.errors import SettingsError
+
 Picture = NDArray[np.float32]
 Range = tuple[float, float]
 
 _WHITE = 0.98  # share of full white at which a clipped highlight is taken to lie: 1 - exp(-3.9)
+
+_ANY, _SHARE, _POSITIVE = 1e6, (0.0, 1.0), (1e-6, 1e6)
+# Where something else than 0 and above makes sense to the chain.
+_LIMITS: Mapping[str, Range] = {
+    **dict.fromkeys(
+        ("mild_share", "well_lit_share", "empty_share", "uneven_share", "blur_share", "quiet_share"), _SHARE
+    ),
+    **dict.fromkeys(("strong_cast_share", "demosaic_share", "smear_share", "jpeg_share"), _SHARE),
+    **dict.fromkeys(("demosaic_weight", "smear_weight"), _SHARE),
+    **dict.fromkeys(("electrons", "read_electrons", "quiet_noise", "red_gain", "blue_gain"), _POSITIVE),
+    **dict.fromkeys(("jpeg_quality", "jpeg_quality_dark"), (1.0, 100.0)),
+    "black_level": (-_ANY, _ANY),
+    "saturation": (-0.9, _ANY),  # the matrix has no inverse at -1
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,14 @@ class Camera:
     jpeg_share: float = 0.3
     jpeg_quality: tuple[int, int] = (70, 97)
     jpeg_quality_dark: int = 88  # at least, beyond three stops: below it nothing of a dark picture is left
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least, most = value if isinstance(value, tuple) else (value, value)
+            floor, ceiling = _LIMITS.get(name, (0.0, _ANY))
+            if not floor <= least <= most <= ceiling:
+                told = list(value) if isinstance(value, tuple) else value
+                raise SettingsError(f"{name} cannot be {told}: from least to most, within {floor:g} and {ceiling:g}")
 
 
 @dataclass(frozen=True)
@@ -162,7 +187,9 @@ def draw_shot(camera: Camera, rng: Generator) -> Shot:
     quiet = well_lit or chance(camera.quiet_share)
     noise = _log_uniform(rng, camera.quiet_noise) if quiet else 1.0
     cast = camera.strong_cast_stops if chance(camera.strong_cast_share) else camera.cast_stops
-    lowest_quality = camera.jpeg_quality_dark if stops > 3 else camera.jpeg_quality[0]
+    lowest_quality, highest_quality = camera.jpeg_quality
+    if stops > 3:
+        lowest_quality = max(lowest_quality, min(camera.jpeg_quality_dark, highest_quality))
     red, blue = (float(2.0 ** (0.0 if well_lit else cast * draw)) for draw in rng.standard_normal(2))
     return Shot(
         stops_under=stops,
@@ -181,7 +208,9 @@ def draw_shot(camera: Camera, rng: Generator) -> Shot:
         demosaic=_uniform(rng, camera.demosaic_weight) if chance(camera.demosaic_share) else 0.0,
         toe=0.0 if well_lit else float(camera.toe * rng.standard_normal()),
         smear=_uniform(rng, camera.smear_weight) if chance(camera.smear_share) and not well_lit else 0.0,
-        jpeg=int(rng.integers(lowest_quality, camera.jpeg_quality[1])) if chance(camera.jpeg_share) else 0,
+        jpeg=int(rng.integers(lowest_quality, max(highest_quality, lowest_quality + 1)))
+        if chance(camera.jpeg_share)
+        else 0,
     )
 
 

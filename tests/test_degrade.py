@@ -136,6 +136,15 @@ def test_an_empty_frame_is_black():
     assert not photographed(scene_of_photo(photo()), dataclasses.replace(STILL, empty=True)).any()
 
 
+@given(st.integers(0, 2**31), st.tuples(st.integers(1, 100), st.integers(1, 100)).map(sorted), st.integers(1, 100))
+def test_a_cameras_jpeg_quality_stays_in_any_range_and_above_that_of_dark_pictures(seed, qualities, dark):
+    low, high = qualities
+    camera = Camera(jpeg_quality=(low, high), jpeg_quality_dark=dark, jpeg_share=1.0)
+    shot = draw_shot(camera, np.random.default_rng(seed))
+    assert low <= shot.jpeg <= high
+    assert shot.stops_under <= 3 or shot.jpeg >= min(dark, high)
+
+
 @given(st.integers(0, 2**31))
 def test_every_draw_lies_in_the_cameras_ranges(seed):
     camera = Camera()

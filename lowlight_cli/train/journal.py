@@ -35,7 +35,7 @@ def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
             yield event
             continue
         if records is None:
-            records = _records_until(log, begun)
+            records = _records_until(log, begun or -1)  # anew, with what was told before the first step
             kept = "".join(json.dumps(record) + "\n" for record in records)
             write_atomically(log, kept.encode(), overwrite=True)
         records.append(as_record(event))
@@ -78,7 +78,7 @@ def draw_curve(target: Path, records: Sequence[Record]) -> None:
     right, bottom = _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.rectangle((_MARGIN, _MARGIN, right, bottom), outline=_INK)
     loss, psnr = _series(records, "progress", "loss"), _series(records, "validation", "psnr")
-    last = max((point[0] for point in (*loss, *psnr)), default=1)
+    last = max(1, *(point[0] for point in (*loss, *psnr)))
     draw.text((_MARGIN, 20), "loss", font=font, fill=_LOSS_INK)
     draw.text((right - 130, 20), "validation PSNR, dB", font=font, fill=_PSNR_INK)
     draw.text((right - 60, bottom + 20), f"step {last:g}", font=font, fill=_INK)

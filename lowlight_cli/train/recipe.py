@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ class NetworkRecipe:
         blocks = (self.middle_blk_num_enc, self.middle_blk_num_dec, *self.enc_blk_nums, *self.dec_blk_nums)
         if not self.enc_blk_nums or len(self.enc_blk_nums) != len(self.dec_blk_nums) or min(blocks) < 0:
             raise SettingsError("enc_blk_nums and dec_blk_nums are as many numbers, one or more, none below 0")
+        if not 0 <= self.direction_floor < math.inf:
+            raise SettingsError("direction_floor is 0 or more")
         if self.width < 1 or min(*self.dilations, *self.encoder_dilations, self.csf_reduction, 1) < 1:
             raise SettingsError("width, dilations and csf_reduction are 1 or more")
 
@@ -68,6 +71,12 @@ class DataRecipe:
     native_share: float = 0.5
     lift_jitter: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.view_share <= 1 and 0 <= self.native_share <= 1):
+            raise SettingsError("view_share and native_share are from 0 to 1")
+        if not 0 <= self.lift_jitter < math.inf:
+            raise SettingsError("lift_jitter is 0 or more")
+
 
 @dataclass(frozen=True)
 class LossRecipe:
@@ -82,6 +91,11 @@ class LossRecipe:
     edge: float = 0.0
     frequency: float = 0.0
     side: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = dataclasses.astuple(self)
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+            raise SettingsError("losses have weights of 0 or more, and one of them has more")
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,12 @@ class OptimiserRecipe:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise SettingsError("precision is fp32 or bf16")
+        if not all(0 <= share < 1 for share in (*self.betas, self.ema)):
+            raise SettingsError("betas and ema are from 0 to below 1")
+        if not (0 <= self.weight_decay < math.inf and self.gradient_clip > 0):
+            raise SettingsError("weight_decay is 0 or more, gradient_clip more than 0")
+        if not 0 <= self.final_learning_rate <= self.learning_rate < math.inf or not self.learning_rate:
+            raise SettingsError("learning_rate is more than 0, and final_learning_rate from 0 to that")
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
             raise SettingsError("stages are tables of steps, crop and batch, one or more")
+        if self.warm_up < 0 or (self.decay is not None and self.decay < 0):
+            raise SettingsError("warm_up and decay are numbers of steps, 0 or more")
 
     @property
     def steps(self) -> int:
@@ -163,6 +185,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise SettingsError(f"the name {self.name!r} is not of letters, digits, '.', '_' and '-'")
+        if not 0 <= self.seed < 2**63:
+            raise SettingsError("the seed is 0 or more, of 63 bits")
 
     @property
     def digest(self) -> str:
