@@ -104,6 +104,26 @@ def test_a_training_keeps_out_of_the_pictures_and_of_what_others_wrote(folder):
     assert "no training's log" in refused(folder, "--clean", folder / "clean", "-o", folder / "log")
 
 
+def test_a_training_from_other_weights_tells_where_it_starts_and_logs_it_once(folder):
+    words = "--clean", folder / "clean", "--recipe", folder / "tiny.toml", "--device", "cpu"
+    assert run(*words, "-o", folder / "first").exit_code == 0
+    initial = folder / "first" / "tiny.safetensors"
+    tuning = *words, "-o", folder / "tuned", "--init", initial
+    for _ in range(2):  # the first as if it had been killed before its first checkpoint
+        result = run(*tuning)
+        assert result.exit_code == 0, result.output
+        said = result.stderr.splitlines()
+        assert said[0].endswith("3 steps")
+        assert said[1].startswith("validation: ")
+        (folder / "tuned" / "checkpoint.pt").unlink()
+        (folder / "tuned" / "tiny.safetensors").unlink()
+    logged = [json.loads(line) for line in (folder / "tuned" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged if line["event"] == "validation"] == [0, 3]
+    assert "no weights of that name" in refused(folder, *words[:2], "-o", folder / "other", "--init", "nothing")
+    zeroig = "--init zeroig-initial: it is not for darkir"
+    assert zeroig in refused(folder, *words[:2], "-o", folder / "other", "--init", "zeroig-initial")
+
+
 def cut_off(folder, number):
     whole = (folder / "clean" / "photo0.png").read_bytes()
     for each in range(number):

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 import lowlight_cli.train.loop as loop_module
 import lowlight_cli.train.network as network_module
 from lowlight_cli.backends.darkir.adapter import build_network
+from lowlight_cli.enhancer import find_model
 from lowlight_cli.errors import InputError, SettingsError, WeightsError, WorkerError
 from lowlight_cli.pairs import Pair
 from lowlight_cli.train.events import Progress, Saved, Validation
@@ -244,6 +246,74 @@ def test_the_exported_file_is_the_trained_network_and_says_where_it_comes_from(c
     assert torch.allclose(ours, theirs, atol=5e-3)
 
 
+def with_network(recipe, **settings):
+    return dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, **settings))
+
+
+def test_a_training_starts_from_what_another_has_learned_and_says_so(clean, tmp_path):
+    learned = [e for e in train_tiny(clean, tmp_path / "first", tiny(40)) if isinstance(e, Validation)][-1]
+    initial = find_model("first", weights=tmp_path / "first" / "tiny.safetensors")
+    recipe, gently = tiny(4), dataclasses.replace(tiny(1).optimiser, learning_rate=1e-6)
+    pictures = load_clean(clean, recipe)
+    # Another basis or none, the network is the same: that it learns in one is undone in the file.
+    for name, haar in (("basis", True), ("none", False)):
+        tuned = dataclasses.replace(with_network(recipe, haar=haar), optimiser=gently)
+        events = list(train(tuned, *pictures, run=Run(tmp_path / name), initial=initial))
+        before, after = (e for e in events if isinstance(e, Validation))
+        assert (before.step, after.step) == (0, 4)
+        assert before.psnr == pytest.approx(learned.psnr, abs=0.02)  # half precision lies between
+        assert after.psnr == pytest.approx(before.psnr, abs=0.02)
+        held = read_weights(tmp_path / name / "tiny.safetensors")
+        assert held.metadata["initial_sha256"] == initial.weights.sha256
+    unlearned = train(recipe, *pictures, run=Run(tmp_path / "chance", validate_every=1))
+    chance = next(event for event in unlearned if isinstance(event, Validation))
+    assert chance.loss > 1.2 * learned.loss
+
+
+def test_a_training_is_resumed_with_the_weights_that_it_started_from_only(clean, tmp_path):
+    train_tiny(clean, tmp_path / "first", tiny(2))
+    recipe = tiny(4)
+    initial = find_model("first", weights=tmp_path / "first" / "tiny.safetensors")
+    pictures = load_clean(clean, recipe)
+    stopped = train(recipe, *pictures, run=Run(tmp_path / "tuned", save_every=2), initial=initial)
+    next(event for event in stopped if isinstance(event, Saved))
+    stopped.close()
+    with pytest.raises(SettingsError, match=r"started from other weights; give the same --init, or another --output$"):
+        list(train(recipe, *pictures, run=Run(tmp_path / "tuned")))
+    resumed = list(train(recipe, *pictures, run=Run(tmp_path / "tuned", save_every=2), initial=initial))
+    list(train(recipe, *pictures, run=Run(tmp_path / "whole"), initial=initial))
+    assert [event.step for event in resumed if isinstance(event, Validation)] == [4]
+    files = [tmp_path / name / "tiny.safetensors" for name in ("tuned", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"width": 16},
+            "taken for the network of the recipe tiny, does not fit: it has another shape at 'intro.weight'",
+        ),
+        ({"use_csf": True}, "it lacks 'csf_blocks"),
+        ({"lift": False}, "another shape at 'intro.weight'"),
+        ({"dilations": (1, 3)}, "its dilation rates are others"),
+    ],
+)
+def test_weights_of_another_network_are_refused_as_a_start(clean, tmp_path, settings, told):
+    train_tiny(clean, tmp_path, tiny(1, validated=False))
+    initial = find_model("first", weights=tmp_path / "tiny.safetensors")
+    recipe = with_network(tiny(2), **settings)
+    with pytest.raises(WeightsError, match=re.escape(told)):
+        list(train(recipe, *load_clean(clean, recipe), run=Run(tmp_path / "tuned"), initial=initial))
+
+
+def test_the_embedded_network_is_a_start_for_the_recipes_that_are_meant_for_it():
+    for name in ("darkir-small", "darkir-small-tune"):
+        recipe = read_recipe(name)
+        network = network_module.build_network(recipe.network)
+        network_module.start_from(network, find_model("darkir-small"), recipe)
+
+
 def test_the_log_and_the_curve_tell_each_step_once_also_after_resuming(clean, tmp_path):
     for steps in (3, 6):
         recipe = tiny(steps)
@@ -422,6 +492,25 @@ def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
         ('name = "x"\n[data]\nheld_out = [1]', "held_out"),
         ('name = "x"\nfoo = 1', "^the recipe: it has no setting 'foo'; there are name, seed, "),
         ('name = "x"\n[network]\nwidth = "a"', "^the recipe: network.width cannot be 'a'$"),
+        ('name = "x"\nseed = -1', "seed"),
+        ('name = "x"\n[network]\ndirection_floor = -0.1', "direction_floor"),
+        ('name = "x"\n[data]\nview_share = 1.5', "view_share"),
+        ('name = "x"\n[data]\nlift_jitter = nan', "lift_jitter"),
+        ('name = "x"\n[loss]\nssim = -1', "weights of 0 or more"),
+        ('name = "x"\n[loss]\ncharbonnier = 0', "one of them"),
+        ('name = "x"\n[optimiser]\nlearning_rate = 0', "learning_rate"),
+        ('name = "x"\n[optimiser]\nfinal_learning_rate = 1', "final_learning_rate"),
+        ('name = "x"\n[optimiser]\nbetas = [0.9, 1]', "betas"),
+        ('name = "x"\n[optimiser]\nema = 1', "ema"),
+        ('name = "x"\n[optimiser]\nweight_decay = inf', "weight_decay"),
+        ('name = "x"\n[optimiser]\ngradient_clip = 0', "gradient_clip"),
+        ('name = "x"\n[schedule]\nwarm_up = -1', "warm_up"),
+        ('name = "x"\n[camera]\nstops_under = [4, 3]', r"stops_under cannot be \[4.0, 3.0\]: from least to most"),
+        ('name = "x"\n[camera]\nelectrons = [0, 100]', "electrons"),
+        ('name = "x"\n[camera]\nsaturation = [-1, 0]', "saturation"),
+        ('name = "x"\n[camera]\njpeg_share = 2', "jpeg_share"),
+        ('name = "x"\n[camera]\njpeg_quality = [70, 101]', "jpeg_quality"),
+        ('name = "x"\n[camera]\nmotion_pixels = [2, inf]', "motion_pixels"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused_by_name(text, named):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli.cli import options as opt
+from lowlight_cli.cli.initial import read_initial, require_initial
 from lowlight_cli.console import Show, duration, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.train.settings import DEFAULT_RECIPE, Run
@@ -40,6 +41,14 @@ PairFolders = Annotated[
 RecipeOption = Annotated[
     str,
     typer.Option("--recipe", metavar="NAME|FILE", help="A published recipe or a TOML file.", rich_help_panel=_TRAINING),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Start from these DarkIR weights, of the recipe's network, instead of chance.",
+        rich_help_panel=_TRAINING,
+    ),
 ]
 Output = Annotated[
     Path,
@@ -74,12 +83,14 @@ def train(
     clean: Clean = None,
     pairs: PairFolders = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
+    init: Init = None,
     output: Output = Run.output,
     device: opt.Device = Run.device,
     save_every: SaveEvery = Run.save_every,
     validate_every: ValidateEvery = Run.validate_every,
     report_every: ReportEvery = Run.report_every,
     workers: Workers = Run.workers,
+    offline: opt.Offline = False,
     as_json: Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -88,6 +99,7 @@ def train(
 
     [bold]lowlight train --clean photos/[/bold]         the recipe of the embedded default
     [bold]lowlight train --pairs LOLv2/ LOLv2/ --recipe darkir-m[/bold]
+    [bold]lowlight train --pairs dark/ bright/ --recipe darkir-small-tune --init darkir-small[/bold]
     """
     if (clean is None) == (pairs is None):
         raise SettingsError("give --clean DIR or --pairs LOW REFERENCE: what shall be trained on?")
@@ -98,11 +110,14 @@ def train(
     wanted = read_recipe(recipe)
     run = Run(output, "", device, save_every, validate_every, report_every, workers)
     run.refuse_foreign_folder(wanted.name, [path for path in (clean, *(pairs or ())) if path is not None])
+    if init is not None:
+        require_initial(init)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, noun="training", quiet=quiet) as show:
+        initial = None if init is None else read_initial(init, "darkir", show, offline=offline)
         training, held_out = _load(clean, pairs, wanted)
         named = clean.name if clean is not None else " and ".join(path.name for path in pairs or ())
         run = replace(run, data=f"{training.count} of {named}")
-        events = journaled(run_training(wanted, training, held_out, run=run), output)
+        events = journaled(run_training(wanted, training, held_out, run=run, initial=initial), output)
         _follow(events, show, output, as_json=as_json)
 
 

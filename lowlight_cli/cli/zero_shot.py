@@ -10,16 +10,15 @@ import typer
 from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.initial import read_initial, require_initial
 from lowlight_cli.console import Show, logged_to_stderr
-from lowlight_cli.errors import SettingsError, WeightsError
-from lowlight_cli.manifest import read_manifest
-from lowlight_cli.paths import Plan, Variant, is_file, is_folder, part_plan, plan_jobs, read_shard, require_free
+from lowlight_cli.errors import SettingsError
+from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
 from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
 if TYPE_CHECKING:
     from lowlight_cli.spread import Told
-    from lowlight_cli.weights_file import WeightsFile
 
 _FIT, _KEEP = "Fit", "Keep"
 _PRESETS_HELP = (
@@ -148,7 +147,8 @@ def zero_shot(
     )
     comparison = opt.read_comparison(compare, compare_style, compare_size)
     spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
-    _require_initial(init)
+    if init is not None:
+        require_initial(init)
     variants: list[Variant] = ["enhanced"] if save == "both" else []
     named = named_inputs(inputs, files_from, null_separated=null_separated)
     plan = plan_jobs(
@@ -198,7 +198,7 @@ def zero_shot(
             )
 
             def prepare() -> FitWork:
-                initial = None if init is None else _read_initial(init, show, offline=offline)
+                initial = None if init is None else read_initial(init, "zeroig", show, offline=offline).weights
                 return FitWork(settings, batch, keep, compute, initial, shared)
 
             with open_pool(spread, device, prepare) as pool, closing(pool.run(ready)) as told:
@@ -235,26 +235,6 @@ def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
         raise SettingsError(f"--preview-dir: {str(folder)!r} cannot be read: {error.strerror}") from error
     if holds_files:
         raise SettingsError(f"--preview-dir: {str(folder)!r} holds files; use --overwrite to replace those of one name")
-
-
-def _require_initial(init: str | None) -> None:
-    """Refuse an `--init` that is neither a name of the manifest nor a file; raises WeightsError."""
-    if init is not None and init not in read_manifest() and not is_file(Path(init)):
-        raise WeightsError(f"--init {init}: there are no weights of that name, and no such file")
-
-
-def _read_initial(init: str, show: Show, *, offline: bool) -> "WeightsFile":
-    from lowlight_cli.backends import require_backend
-    from lowlight_cli.enhancer import find_model
-
-    file = None if init in read_manifest() else Path(init)
-    initial = find_model(init, weights=file, offline=offline, on_download=show.steps_of("bytes")).weights
-    assert initial is not None  # which only a model without a place in the manifest has
-    try:
-        require_backend(initial, "zeroig")
-    except WeightsError as error:
-        raise WeightsError(f"--init {init}: {error}") from error
-    return initial
 
 
 def _draw(show: Show, event: "Told") -> None:

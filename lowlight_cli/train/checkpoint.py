@@ -16,13 +16,17 @@ from lowlight_cli.train.recipe import Recipe
 
 @dataclass
 class State:
-    """What training changes from step to step. `step` counts those done, `skipped` those that were not finite."""
+    """What training changes from step to step. `step` counts those done, `skipped` those that were not finite.
+
+    `initial` is the sha256 of the weights that it started from; empty where chance made them.
+    """
 
     network: nn.Module
     average: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     step: int = 0
     skipped: int = 0
+    initial: str = ""
 
 
 def _fixed(recipe: Recipe) -> str:
@@ -43,6 +47,7 @@ def write_checkpoint(path: Path, state: State, recipe: Recipe, *, pictures: str)
         "optimiser": state.optimiser.state_dict(),
         "step": state.step,
         "skipped": state.skipped,
+        "initial": state.initial,
         "recipe": _fixed(recipe),
         "pictures": pictures,
     }
@@ -54,7 +59,7 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
     """Put a checkpoint's state into `state`; return the digest of its pictures, empty where it does not say.
 
     Raises:
-        SettingsError: the checkpoint is of another recipe.
+        SettingsError: the checkpoint is of another recipe, or started from other weights.
         WeightsError: the file cannot be read.
     """
     try:
@@ -68,6 +73,8 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
         ) from error
     if not same:
         raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
+    if content.get("initial", "") != state.initial:
+        raise SettingsError(f"{path} started from other weights; give the same --init, or another --output")
     state.network.load_state_dict(content["network"])
     # A checkpoint of another device says otherwise, and where the steps' counters go is read off this.
     for group, own in zip(content["optimiser"]["param_groups"], state.optimiser.param_groups, strict=True):

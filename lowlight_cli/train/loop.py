@@ -11,13 +11,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder
 from lowlight_cli.device import describe_device
+from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved, Started
 from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.loading import coming_batches, usual_workers
-from lowlight_cli.train.network import build_network, export_weights
+from lowlight_cli.train.network import build_network, export_weights, start_from
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
@@ -38,10 +39,17 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return settings.final_learning_rate + span * (1 + math.cos(math.pi * done)) / 2
 
 
-def fresh_state(recipe: Recipe, device: torch.device) -> State:
-    """A recipe's network and optimiser before the first step; the recipe's seed decides every weight."""
+def fresh_state(recipe: Recipe, device: torch.device, initial: Model | None = None) -> State:
+    """A recipe's network and optimiser before the first step; the recipe's seed, or `initial`, decides every weight.
+
+    Raises:
+        WeightsError: `initial` is another network than the recipe's.
+    """
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    built = build_network(recipe.network)
+    if initial is not None:
+        start_from(built, initial, recipe)
+    network = built.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     settings = recipe.optimiser
     optimiser = torch.optim.AdamW(
@@ -51,7 +59,8 @@ def fresh_state(recipe: Recipe, device: torch.device) -> State:
         weight_decay=settings.weight_decay,
         fused=device.type == "cuda",
     )
-    return State(network, average, optimiser)
+    begun_from = "" if initial is None or initial.weights is None else initial.weights.sha256
+    return State(network, average, optimiser, initial=begun_from)
 
 
 def advance(
@@ -76,16 +85,21 @@ def advance(
     return loss, norm
 
 
-def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> Iterator[Event]:
+def train(
+    recipe: Recipe, training: Sources, held_out: Sources, *, run: Run, initial: Model | None = None
+) -> Iterator[Event]:
     """Train a recipe's network, onwards from `checkpoint.pt` in `run.output` if there is one; yields events.
+
+    With `initial` it starts from these weights, and is validated before the first step, too.
 
     On a CPU the same recipe, pictures and number of threads give the same weights to the byte, however often the
     training was stopped and resumed; a GPU sums in any order. Started by torchrun, the processes share each batch and
     only the first one writes. Nothing is validated when `held_out` is empty.
 
     Raises:
-        SettingsError: the checkpoint is of another recipe, or a batch cannot be shared out.
-        WeightsError: the checkpoint cannot be read.
+        SettingsError: the checkpoint is of another recipe or started from other weights, or a batch cannot be shared
+            out.
+        WeightsError: the checkpoint cannot be read, or `initial` is another network than the recipe's.
         InputError: a picture cannot be read.
         WorkerError: a process that makes samples was killed.
         DeviceError: the device is not there.
@@ -96,18 +110,27 @@ def train(recipe: Recipe, training: Sources, held_out: Sources, *, run: Run) -> 
     if device.type == "cuda":  # what names no device, such as pinned memory, belongs to this one
         torch.cuda.set_device(device)
     with joined_processes(device) as processes:
-        yield from _train(recipe, training, held_out, run=run, device=device, processes=processes)
+        state = fresh_state(recipe, device, initial)
+        yield from _train(state, recipe, training, held_out, run=run, device=device, processes=processes)
 
 
 def _train(
-    recipe: Recipe, training: Sources, held_out: Sources, *, run: Run, device: torch.device, processes: Processes
+    state: State,
+    recipe: Recipe,
+    training: Sources,
+    held_out: Sources,
+    *,
+    run: Run,
+    device: torch.device,
+    processes: Processes,
 ) -> Iterator[Event]:
-    state = fresh_state(recipe, device)
     files = _Files(state, recipe, run, pictures=training.digest, warns=processes.leads)
     if processes.leads:
         counted = (len(training), len(held_out), training.left_out)
         yield Started(state.step, recipe.schedule.steps, describe_device(device), *counted)
     validation = validation_batches(recipe, held_out, device) if processes.leads else []
+    if validation and state.initial and state.step == 0:
+        yield validate(state, validation, recipe, run.output / "preview.png")
     recent: list[tuple[float, float]] = []
     since = time.monotonic()
     if state.step >= recipe.schedule.steps:
@@ -156,7 +179,7 @@ class _Files:
     def write(self) -> None:
         """Write both; raises OutputError."""
         # In this order: killed in between, the same file is written again.
-        export_weights(self.weights, self._state.average, self._recipe, step=self._state.step, data=self._data)
+        export_weights(self.weights, self._state, self._recipe, data=self._data)
         write_checkpoint(self._checkpoint, self._state, self._recipe, pictures=self._pictures)
         self._written = self._state.step
 

@@ -11,12 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowlight_cli import losses
+from lowlight_cli.backends.darkir.adapter import build_network as darkir_of
 from lowlight_cli.backends.darkir.lift import run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.enhancer import Model
+from lowlight_cli.errors import WeightsError
 from lowlight_cli.train.basis import fold_basis, haar_basis, turn
+from lowlight_cli.train.checkpoint import State
 from lowlight_cli.train.recipe import LossRecipe, NetworkRecipe, Recipe
 from lowlight_cli.train.samples import Batch
-from lowlight_cli.weights_file import write_weights
+from lowlight_cli.weights_file import load_strict, write_weights
 
 _LOSSES = {
     "charbonnier": losses.charbonnier,
@@ -51,6 +55,28 @@ def build_network(recipe: NetworkRecipe) -> DarkIR:
         nn.init.zeros_(network.ending.weight)
         nn.init.zeros_(cast(Tensor, network.ending.bias))
     return network
+
+
+def start_from(network: DarkIR, initial: Model, recipe: Recipe) -> None:
+    """Give a recipe's network the weights of another training of the same network.
+
+    Raises:
+        WeightsError: `initial` is no DarkIR, or another than the recipe's.
+    """
+    if initial.weights is None:
+        raise WeightsError(f"{initial.name} has no weights to start from")
+    theirs = darkir_of(initial.weights, initial.network)
+    described = f"{initial.name}, taken for the network of the recipe {recipe.name},"
+    load_strict(network, theirs.state_dict(), described_as=described)
+    if _rates(theirs) != _rates(network):
+        raise WeightsError(f"{described} does not fit: its dilation rates are others")
+    if recipe.network.haar:
+        network.load_state_dict(fold_basis(network.state_dict(), haar_basis(recipe.network.unshuffle).T))
+
+
+def _rates(network: nn.Module) -> list[tuple[int, ...]]:
+    """The dilation rates of all convolutions, which no shape tells."""
+    return [module.dilation for module in network.modules() if isinstance(module, nn.Conv2d)]
 
 
 def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
@@ -103,8 +129,8 @@ def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
     return loss + recipe.loss.side * side_loss(side, batch.reference, recipe.network.unshuffle)
 
 
-def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, step: int, data: str) -> None:
-    """Write a weights file in half precision, with all that is needed to use it and to make it again.
+def export_weights(path: Path, state: State, recipe: Recipe, *, data: str) -> None:
+    """Write the moving average in half precision, with all that is needed to use it and to make it again.
 
     Raises:
         OutputError: the file cannot be written.
@@ -112,6 +138,7 @@ def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, st
     arguments: dict[str, object] = asdict(recipe.network)
     _, lifted, turned = (arguments.pop(name) for name in ("unshuffle", "lift", "haar"))
     arguments |= {"img_channel": 3 * recipe.network.unshuffle**2, "extra_channels": 1 if lifted else 0}
+    tensors = state.average
     if turned:
         tensors = fold_basis(tensors, haar_basis(recipe.network.unshuffle, tensors["intro.weight"].device))
     metadata = {
@@ -121,7 +148,9 @@ def export_weights(path: Path, tensors: dict[str, Tensor], recipe: Recipe, *, st
         "recipe": recipe.name,
         "recipe_sha256": recipe.digest,
         "data": data,
-        "step": str(step),
+        "step": str(state.step),
         "steps": str(recipe.schedule.steps),
     }
+    if state.initial:
+        metadata["initial_sha256"] = state.initial
     write_weights(path, {name: tensor.half() for name, tensor in tensors.items()}, metadata)
