@@ -47,8 +47,8 @@ class Tone:
     """How far the result goes. The defaults leave the backend's result as it is.
 
     `strength` blends from the input (0) to the result (1); `exposure` moves the result by that many stops in
-    linear light; `protect_highlights` (0..1) takes the input's own bright areas back; `denoise` (0..1) is offered by
-    backends that part noise from light; None leaves it at the backend's own.
+    linear light, upwards with a shoulder; `protect_highlights` (0..1) keeps the input's own bright areas apart;
+    `denoise` (0..1) is offered by backends that part noise from light; None leaves it at the backend's own.
     """
 
     strength: float = 1.0

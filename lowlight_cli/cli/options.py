@@ -152,15 +152,19 @@ Offline = Annotated[
 
 Strength = Annotated[
     float,
-    typer.Option(min=0, max=1, help="From the input (0) to the result (1).", rich_help_panel=_TONE),
+    typer.Option(
+        min=0, max=1, help="From the input (0) to the result (1), its exposure included.", rich_help_panel=_TONE
+    ),
 ]
 Exposure = Annotated[
     float,
-    typer.Option(metavar="EV", min=-8, max=8, help="Stops brighter or darker.", rich_help_panel=_TONE),
+    typer.Option(
+        metavar="EV", min=-8, max=8, help="Stops brighter, white staying white, or darker.", rich_help_panel=_TONE
+    ),
 ]
 ProtectHighlights = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Keep what is bright in the input as it is.", rich_help_panel=_TONE),
+    typer.Option(min=0, max=1, help="Keep the input's highlights apart, and their colours.", rich_help_panel=_TONE),
 ]
 Denoise = Annotated[
     float | None,

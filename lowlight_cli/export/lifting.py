@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends.darkir import lift
-from lowlight_cli.tone import to_encoded, to_linear
+from lowlight_cli.tone import MAX_CURVATURE, to_encoded, to_linear
 
 _STEPS_TO_STOPS, _STEPS_TO_CURVATURE = 24, 44
 
@@ -42,7 +42,7 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
 
 def lifted(picture: Tensor, stops: Tensor, roll_off: Tensor) -> Tensor:
     """Apply a lift of `(1,)` stops above 0 with a roll-off to a picture; see `lift.lift`."""
-    low, high = torch.zeros_like(stops), torch.full_like(stops, lift.MAX_CURVATURE)
+    low, high = torch.zeros_like(stops), torch.full_like(stops, MAX_CURVATURE)
     for _ in range(_STEPS_TO_CURVATURE):
         middle = (low + high) / 2
         below = _stops(middle) < stops
@@ -85,7 +85,7 @@ def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:
 
 
 def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:
-    low, high = torch.full_like(pixels, math.log(1e-3)), torch.full_like(pixels, math.log(lift.MAX_CURVATURE))
+    low, high = torch.full_like(pixels, math.log(1e-3)), torch.full_like(pixels, math.log(MAX_CURVATURE))
     for _ in range(_STEPS_TO_STOPS):
         middle = (low + high) / 2
         curvature = middle.exp()

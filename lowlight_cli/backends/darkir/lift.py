@@ -1,8 +1,7 @@
 """The analytic exposure step before the network: one curve for the whole picture, told to the network.
 
-In linear light the curve is f(x) = (1 - exp(-a x)) / (1 - exp(-a)): black stays black, white stays white, it rises
-monotonically, a = 0 is the identity, and for large a it is a camera's own exposure with a soft shoulder. Its slope at
-black, a / (1 - exp(-a)), is the gain that shadows receive; we speak of it in stops (log2), the *lift*.
+The curve is that of `tone.exposed`: a camera's own exposure with a soft shoulder, black stays black, white stays white.
+Its slope at black is the gain that shadows receive; we speak of it in stops (log2), the *lift*.
 
 Where a dark picture holds lights (lamps, a window, an evening sky) that curve would turn all of them white. There it
 gives way, by a *roll-off* between 0 and 1, to log(1 + k x) / log(1 + k) of the same slope at black, which keeps apart
@@ -26,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowlight_cli.tone import to_encoded, to_linear
+from lowlight_cli.tone import MAX_CURVATURE, bisected, curvature_of, exposed, stops_of, to_encoded, to_linear
 
 TARGET: Final = 0.61  # wanted root mean square of the brightest channel; the best on the validation pairs
 MAX_STOPS: Final = 9.0
@@ -37,7 +36,6 @@ EMPTY: Final = 3e-5  # mean linear light (about 0.1/255) under which there is no
 STATISTIC_SIDE: Final = 48  # long side in pixels of the preview that the lift is read from
 TRAINED_TRUST: Final = 2.4  # stops of lift from which the correction counts in full; less bends exposure series
 FULL_TRUST: Final = 3.2  # outside training: where only a share of the correction counts, a network learns to overdo it
-MAX_CURVATURE: Final = 4096.0
 LIGHTS_FROM: Final = 0.25  # 8-norm of the preview's brightest sRGB channel from which on a picture holds lights ...
 LIGHTS_TO: Final = 0.65  # ... and from which on they rule; of the validation pairs only one lies above 0.21
 DROWNED_FROM: Final = 0.03  # share of the preview that the lift alone would turn white from which on it is kept too ...
@@ -59,29 +57,6 @@ class Lift(NamedTuple):
     roll_off: float = 0.0
 
 
-def _curve(linear: Tensor, curvature: float) -> Tensor:
-    if curvature < 1e-4:
-        return linear
-    return torch.expm1(-curvature * linear) / math.expm1(-curvature)
-
-
-def _stops(curvature: float) -> float:
-    return math.log2(curvature / -math.expm1(-curvature)) if curvature > 1e-4 else 0.0
-
-
-def _bisected(is_below: Callable[[float], bool], low: float, high: float, *, steps: int = 60) -> float:
-    """The number between `low` and `high` where `is_below` turns from true to false."""
-    for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
-    return (low + high) / 2
-
-
-def _curvature(stops: float) -> float:
-    """Invert `_stops`, which rises monotonically."""
-    return _bisected(lambda curvature: _stops(curvature) < stops, 0.0, MAX_CURVATURE)
-
-
 def _logarithmic(linear: Tensor, stops: float) -> Tensor:
     """log(1 + k x) / log(1 + k) with a slope at 0, k / log(1 + k), of 2^stops."""
 
@@ -89,7 +64,7 @@ def _logarithmic(linear: Tensor, stops: float) -> Tensor:
         k = math.exp(log_k)
         return k / math.log1p(k) < math.exp2(stops)
 
-    k = math.exp(_bisected(is_flatter, math.log(1e-3), math.log(1e8)))
+    k = math.exp(bisected(is_flatter, math.log(1e-3), math.log(1e8)))
     return torch.log1p(k * linear) / math.log1p(k)
 
 
@@ -115,9 +90,9 @@ def _missing_stops(linear: Tensor) -> float:
         return 0.0
 
     def is_dark(log_curvature: float) -> bool:
-        return _brightness(_curve(linear, math.exp(log_curvature))) < TARGET
+        return _brightness(exposed(linear, math.exp(log_curvature))) < TARGET
 
-    return _stops(math.exp(_bisected(is_dark, math.log(1e-3), math.log(MAX_CURVATURE), steps=24)))
+    return stops_of(math.exp(bisected(is_dark, math.log(1e-3), math.log(MAX_CURVATURE), steps=24)))
 
 
 def _norm(linear: Tensor, order: int) -> float:
@@ -200,7 +175,7 @@ def lift(image: Tensor, stops: float, roll_off: float = 0.0) -> Tensor:
     if stops <= 0:
         return image
     linear = to_linear(image)
-    lifted = _curve(linear, _curvature(stops))
+    lifted = exposed(linear, curvature_of(stops))
     return to_encoded(torch.lerp(lifted, _logarithmic(linear, stops), roll_off) if roll_off else lifted)
 
 
