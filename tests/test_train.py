@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -526,6 +527,21 @@ def test_every_published_recipe_reads_and_makes_its_network():
         network_module.build_network(recipe.network)
     with pytest.raises(SettingsError, match="no recipe"):
         read_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize("name", published_recipes())
+def test_every_published_recipe_trains_and_validates(clean, tmp_path, name):
+    """In its own precision, with its own losses and blocks; smaller than it is meant."""
+    published = read_recipe(name)
+    recipe = dataclasses.replace(
+        with_network(published, width=4),
+        data=DataRecipe(held_out=("photo5",)),
+        schedule=Schedule(stages=(Stage(steps=2, crop=64, batch=2),), warm_up=0),
+    )
+    events = train_tiny(clean, tmp_path, recipe)
+    assert math.isfinite(next(event.loss for event in events if isinstance(event, Progress)))
+    assert math.isfinite(next(event.psnr for event in events if isinstance(event, Validation)))
+    assert Saved(2, tmp_path / f"{name}.safetensors") in events
 
 
 def test_a_recipe_file_is_named_once_where_it_is_refused(tmp_path):

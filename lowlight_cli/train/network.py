@@ -81,7 +81,7 @@ def _rates(network: nn.Module) -> list[tuple[int, ...]]:
 
 def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
     """Run a network on a batch: `(n, 3, h, w)`, float32, not clamped."""
-    return _predict(lambda folded: network(folded), batch, recipe)
+    return _predict(network, batch, recipe)
 
 
 def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
@@ -96,8 +96,7 @@ def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) 
 
     lifted = batch.lifted.contiguous(memory_format=torch.channels_last)
     stops = batch.stops if settings.lift else None
-    with torch.autocast(lifted.device.type, torch.bfloat16, enabled=recipe.optimiser.precision == "bf16"):
-        return run_lifted(in_basis, lifted, stops, unshuffle=settings.unshuffle).float()
+    return run_lifted(in_basis, lifted, stops, unshuffle=settings.unshuffle).float()
 
 
 def total_loss(output: Tensor, reference: Tensor, recipe: LossRecipe) -> Tensor:
@@ -114,9 +113,7 @@ def side_loss(side: Tensor, reference: Tensor, unshuffle: int) -> Tensor:
 
 
 def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
-    """All of a recipe's losses on a batch, a scalar with a gradient."""
-    if not recipe.loss.side:
-        return total_loss(predict(network, batch, recipe), batch.reference, recipe.loss)
+    """All of a recipe's losses on a batch, a scalar with a gradient; the network's pass in the recipe's precision."""
     sides: list[Tensor] = []
 
     def listening(folded: Tensor) -> Tensor:
@@ -124,7 +121,12 @@ def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
         sides.append(side)
         return cast(Tensor, out)
 
-    loss = total_loss(_predict(listening, batch, recipe), batch.reference, recipe.loss)
+    # Not in `predict`: without gradients the network takes its folded form, which has a precision of its own.
+    with torch.autocast(batch.lifted.device.type, torch.bfloat16, enabled=recipe.optimiser.precision == "bf16"):
+        output = _predict(listening if recipe.loss.side else network, batch, recipe)
+    loss = total_loss(output, batch.reference, recipe.loss)
+    if not sides:
+        return loss
     side = turn(sides[0], haar_basis(recipe.network.unshuffle, sides[0].device).T) if recipe.network.haar else sides[0]
     return loss + recipe.loss.side * side_loss(side, batch.reference, recipe.network.unshuffle)
 

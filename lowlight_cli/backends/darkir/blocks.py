@@ -183,7 +183,7 @@ class CrossScaleFusion(nn.Module):
 
     def forward(self, skip: Tensor, up: Tensor) -> Tensor:
         gate = self.gate(self.fuse(torch.cat([skip, up], dim=1)))
-        return torch.lerp(up, skip, gate)
+        return torch.lerp(up.to(skip), skip, gate.to(skip))  # autocast leaves them different, and a lerp takes one
 
 
 class Stage(nn.Module):
