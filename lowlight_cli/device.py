@@ -17,6 +17,8 @@ ALL_GPUS = "cuda:all"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _AMPERE = 8  # NVIDIA's compute capability
+# What torch's CPU allocator says; CUDA and Triton, of pinned memory, contexts and kernels; cuBLAS, cuDNN and cuFFT.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory", "_ALLOC_FAILED")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
@@ -170,10 +172,10 @@ def explained_memory(told: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out; torch's CPU allocator has no type of its own for it."""
+    """Tell whether an exception means that memory ran out; only one allocator of torch's has a type for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
 def usable_cpus() -> int:

@@ -18,6 +18,7 @@ from lowlight_cli.device import (
     bound_threads,
     choose_device,
     choose_dtype,
+    explained_memory,
     free_bytes,
     is_out_of_memory,
     precision_name,
@@ -248,7 +249,10 @@ class Model:
     denoise: float | None = None
 
     def on(self, compute: Compute) -> Enhancer:
-        """Make the network ready on a device; raises DeviceError, and WeightsError for weights that do not fit."""
+        """Make the network ready on a device.
+
+        Raises DeviceError, WeightsError for weights that do not fit, and ResourceError when memory runs out.
+        """
         device = _CPU if self.weights is None else choose_device(compute.device)
         bound_threads()
         precision = usable_precision(compute.precision, device)
@@ -269,7 +273,8 @@ class Model:
         digest = "" if self.weights is None else self.weights.sha256
         made_of = repr((self.backend, digest, sorted(self.network.items()), self.denoise))
         enhancer = Enhancer(self.name, load, replace(compute, precision=precision), made_of=made_of)
-        enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
+        with explained_memory(f"memory ran out on {device} as the network was loaded; close other programs"):
+            enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
         return enhancer
 
 

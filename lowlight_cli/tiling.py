@@ -215,8 +215,6 @@ class _Careful:
                         "or try --device cpu or --precision bf16"
                     ) from error
             self._largest = max(SMALLEST_TILE, side // 2)
-            if tile.is_cuda:
-                torch.cuda.empty_cache()
         return tiled(
             lambda part, inner: self(part, _shifted(inner, window)),
             tile,

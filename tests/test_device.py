@@ -87,6 +87,19 @@ def test_running_out_of_memory_is_recognised_on_a_cpu():
     assert not is_out_of_memory(RuntimeError("something else"))
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: out of memory",
+    ],
+)
+def test_memory_that_a_gpus_libraries_run_out_of_is_recognised(told):
+    assert is_out_of_memory(RuntimeError(told))
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_memory_freed_beyond_what_may_be_kept_is_given_back():
     if not reuse_large_buffers():

@@ -51,6 +51,15 @@ def picture(height: int = 300, width: int = 400) -> Picture:
     return Picture(np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def test_a_network_that_memory_has_no_room_for_is_told_in_a_sentence(monkeypatch):
+    def has_no_room(*_, **__):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr("lowlight_cli.enhancer.load_backend", has_no_room)
+    with pytest.raises(ResourceError, match=r"^memory ran out on cpu as the network was loaded; close other programs$"):
+        load_enhancer("darkir-small", offline=True)
+
+
 @pytest.mark.parametrize("tile", [0, 128])
 def test_half_precision_that_breaks_is_computed_again_in_fp32(tile, caplog):
     own = picture()
