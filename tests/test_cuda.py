@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from clipmaking import make_clip
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -79,6 +80,17 @@ def test_zeroig_gives_the_same(tmp_path):
     on_cpu, on_gpu = backends(ZeroIG().eval(), "zeroig", torch.float32)
     image = dark(67, 131)
     assert (on_gpu.enhance(image.to(CUDA)).cpu() - on_cpu.enhance(image)).abs().max() < 1e-4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 50), (torch.float16, 65)])
+def test_zeroig_gives_nearly_the_same_in_half_precision(dtype, least):
+    torch.manual_seed(0)
+    on_cpu, on_gpu = backends(ZeroIG().eval(), "zeroig", dtype)
+    image = dark(67, 131)
+    found = on_gpu.enhance(image.to(CUDA))
+    assert found.dtype == torch.float32
+    assert psnr(found, on_cpu.enhance(image)) > least
 
 
 def test_the_seven_losses_and_their_gradients_are_the_same():
@@ -218,6 +230,21 @@ def test_a_clip_is_enhanced_as_on_the_cpu(tmp_path, more):
     assert len(on_cpu) == len(on_gpu) > 20
     for one, other in zip(on_cpu, on_gpu, strict=True):
         assert np.abs(one - other).mean() < 0.5
+
+
+@pytest.mark.parametrize("more", [(), ("--no-stabilize-light",)])
+def test_a_clip_of_ten_bits_is_enhanced_as_on_the_cpu(tmp_path, more):
+    source = make_clip(tmp_path / "deep.mp4", frames=16, size=(96, 64), pixel_format="yuv420p10le", sound=None)
+    films = []
+    for device in ("cpu", "cuda"):
+        output = tmp_path / f"{device}.mkv"
+        ran = lowlight("video", source, "-o", output, "--device", device, "--crf", 0, "--precision", "fp32", *more)
+        assert ran.exit_code == 0, ran.output
+        with av.open(str(output)) as film:
+            films.append([frame.to_ndarray(format="gbrp10le").astype(float) for frame in film.decode(video=0)])
+    assert len(films[0]) == len(films[1]) == 16
+    for one, other in zip(*films, strict=True):
+        assert np.abs(one - other).mean() < 2  # of 1023
 
 
 def test_memory_that_a_picture_leaves_behind_is_free_for_the_next():

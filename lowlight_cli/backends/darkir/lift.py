@@ -162,12 +162,12 @@ def _tempered(stops: float, linear: Tensor) -> float:
 
 def _statistic(preview: Tensor) -> Tensor:
     """The picture in linear light, averaged down to `STATISTIC_SIDE`."""
-    linear = to_linear(preview.detach().float().cpu().clamp(0, 1))
+    linear = to_linear(preview.detach().float().clamp(0, 1))
     shrink = STATISTIC_SIDE / max(linear.shape[-2:])
     if shrink >= 1:
-        return linear
+        return linear.cpu()
     height, width = (max(1, round(side * shrink)) for side in linear.shape[-2:])
-    return F.adaptive_avg_pool2d(linear, (height, width))
+    return F.adaptive_avg_pool2d(linear, (height, width)).cpu()
 
 
 def lift(image: Tensor, stops: float, roll_off: float = 0.0) -> Tensor:
