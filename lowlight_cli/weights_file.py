@@ -31,6 +31,7 @@ _FILE_LIMIT = 1 << 29
 _PICKLE_LIMIT = 1 << 24
 _MEMBER_LIMIT = 20_000
 _HEADER_LIMIT = 1 << 24
+_NOTHING = 1e-30
 _ALIAS_LIMIT = 8  # several names may share one tensor; more than this many times the file is a bomb
 
 # Where the tensors lie in checkpoints seen in the wild; a bare dict of tensors has none of these keys.
@@ -117,6 +118,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], *, described_as: str) -> None:
     """Give `network` copies of `tensors`, which must have exactly its names and shapes; dtypes are converted.
 
+    Numbers nearer to 0 than 1e-30 become 0: weight decay leaves such ones, and a CPU takes many times as long for what
+    is made of them.
+
     The network may have been built on the meta device, where it takes neither memory nor random numbers; it is on the
     CPU then. `described_as` says what was read and with which settings, for the message.
 
@@ -136,6 +140,8 @@ def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], *, described_
     if told := [f"{fault} {_first_two(names)}" for fault, names in faults.items() if names]:
         raise WeightsError(f"{described_as} does not fit: it {', it '.join(told)}")
     copies = {name: tensor.to(expected[name].dtype, copy=True).contiguous() for name, tensor in tensors.items()}
+    for copy in copies.values():
+        copy[copy.abs() < _NOTHING] = 0
     network.load_state_dict(copies, strict=True, assign=True)
 
 

@@ -512,3 +512,10 @@ def test_loading_a_network_draws_no_random_numbers() -> None:
         load_backend(name, WeightsFile(tensors, {}, ""), **ON_CPU)
         assert torch.initial_seed() == 0
         assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(0)))
+
+
+def test_numbers_that_only_cost_time_become_nothing():
+    network = nn.Conv2d(1, 1, 1)
+    load_strict(network, {"weight": torch.full((1, 1, 1, 1), 1e-40), "bias": torch.tensor([-1e-20])}, described_as="it")
+    assert network.weight.item() == 0.0
+    assert network.bias.item() == pytest.approx(-1e-20)
