@@ -202,6 +202,22 @@ def test_a_palette_with_transparency_becomes_colour_and_alpha() -> None:
     assert picture.alpha[0].tolist() == [255, 0, 0, 255]
 
 
+PRESS = Path("/usr/share/color/icc/ghostscript/default_cmyk.icc")
+
+
+@pytest.mark.skipif(not PRESS.exists(), reason="needs the profile of a press, which ghostscript brings")
+def test_the_black_of_a_press_is_black() -> None:
+    """The darkest ink there is becomes the darkest light there is, and what lies between keeps its distance."""
+    press, srgb = ImageCms.getOpenProfile(str(PRESS)), ImageCms.createProfile("sRGB")
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
+    ink = ImageCms.profileToProfile(ramp, srgb, press, intent, "CMYK", flags=flags)
+    assert ink is not None
+    back = read_picture(encoded(ink, "TIFF", icc_profile=PRESS.read_bytes())).pixels.astype(int)
+    assert back[0, 0].max() <= 10
+    assert np.abs(back[0] - np.arange(256)[:, None]).max() <= 12
+
+
 def test_cmyk_becomes_srgb_and_says_so() -> None:
     picture = read_picture(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"))
     assert picture.pixels[0, 0].tolist() == [255, 0, 0]
