@@ -24,6 +24,7 @@ from lowlight_cli.images import (
     read_animation,
     read_frames,
     read_picture,
+    stops_between,
     write_frames,
     write_picture,
 )
@@ -166,7 +167,10 @@ class _Line:
         else:
             enhanced = enhancer.enhance(content, tone=self._batch.tone, on_tile=self._on_tile)
             warnings = (*described.warnings, *content.warnings)
-            described = replace(described, precision=enhanced.precision, tile=enhanced.tile, warnings=warnings)
+            stops = stops_between(content, enhanced.picture)
+            described = replace(
+                described, precision=enhanced.precision, tile=enhanced.tile, stops=stops, warnings=warnings
+            )
             write = partial(_write, job, content, enhanced.picture, self._batch)
         with interrupts_held():  # what is begun is noted, for `last_written`
             self._writes.append((described, loaded.pixels, self._writers.submit(write)))

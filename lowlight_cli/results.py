@@ -30,7 +30,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once."""
+    """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once.
+
+    `stops` is by how much the picture became brighter on average; 0 only where it stayed as it was.
+    """
 
     input: str
     output: str
@@ -43,6 +46,7 @@ class FileResult:
     device: str | None = None
     precision: str | None = None
     tile: int | None = None
+    stops: float | None = None
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:

@@ -228,6 +228,19 @@ def test_json_holds_what_scripts_need(tmp_path):
     assert again["status"] == "skipped"
 
 
+def test_what_stays_as_it_was_is_told_and_what_became_brighter_by_how_much(tmp_path):
+    levels = np.full((30, 40, 3), 60, np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    alike = identity(tmp_path / "a.png", "--json")
+    assert results(alike)[0]["stops"] == 0
+    assert "1 done (1 unchanged: bright enough, unless --exposure says more)" in alike.stderr
+    brighter = identity(tmp_path / "a.png", "--json", "--overwrite", "--exposure", "1")
+    assert results(brighter)[0]["stops"] == pytest.approx(0.9, abs=0.1)
+    assert "unchanged" not in brighter.stderr
+    darker = identity(tmp_path / "a.png", "--json", "--overwrite", "--exposure", "-2")
+    assert results(darker)[0]["stops"] == pytest.approx(-2, abs=0.05)
+
+
 def test_a_folder_tree_is_kept(tmp_path):
     picture(tmp_path / "shoot/one/a.png", seed=1)
     picture(tmp_path / "shoot/two/a.png", seed=2)

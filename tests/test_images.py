@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import os
 import struct
 import sys
@@ -29,10 +30,12 @@ from lowlight_cli.images import (
     read_animation,
     read_frames,
     read_picture,
+    stops_between,
     write_frames,
     write_picture,
 )
 from lowlight_cli.images import xmp as xmp_packets
+from lowlight_cli.images.colour import linear_to_srgb
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.metadata import Tags, as_srgb, orientation_of, readable_exif
 from lowlight_cli.images.profiles import plan_colour
@@ -974,3 +977,22 @@ def test_an_animation_plays_as_often_in_every_format(loop: int | None, plays: in
         path = tmp_path / f"b.{name}"
         write_frames(read_frames(animation), path, animation=animation)
     assert read_animation(path).plays == plays
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1), (3, 700), (300, 400)]), st.floats(0.1, 4))
+def test_stops_between_pictures_are_those_of_their_light(seed: int, size: tuple[int, int], factor: float) -> None:
+    light = np.random.default_rng(seed).random((*size, 3)) ** 2 / 5
+    before, after = (
+        Picture(np.rint(linear_to_srgb((light * gain).astype(np.float32)) * 65535).astype(np.uint16), depth=16)
+        for gain in (1, factor)
+    )
+    wanted = math.log2(((light * factor).mean() + 1e-5) / (light.mean() + 1e-5))
+    assert abs(stops_between(before, after) - wanted) <= 0.02
+    assert stops_between(after, before) == pytest.approx(-stops_between(before, after), abs=0.021)
+    assert stops_between(before, before) == 0
+
+
+def test_one_pixel_that_changed_is_a_change() -> None:
+    before = Picture(np.zeros((4, 4, 3), np.uint8))
+    after = Picture(np.eye(4, dtype=np.uint8)[..., None].repeat(3, axis=2))
+    assert stops_between(before, after) > 0

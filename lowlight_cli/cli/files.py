@@ -195,6 +195,7 @@ class Report:
                 return
             self._told = result
             self._counts[result.status] += 1
+            self._counts["unchanged"] += result.status == "done" and result.stops == 0
             if self._as_json:
                 typer.echo(json.dumps(result.as_json()))
 
@@ -224,6 +225,8 @@ class Report:
             self._show.tell(f"{folder}: the folder cannot be read")
         counts = self._counts
         parts = [f"{counts['done']} done"] if counts["done"] else []
+        if counts["unchanged"]:
+            parts[0] += f" ({counts['unchanged']} unchanged: bright enough, unless --exposure says more)"
         if counts["skipped"]:
             parts.append(f"{counts['skipped']} skipped, already there (--overwrite does them again)")
         if counts["failed"]:

@@ -37,7 +37,7 @@ from lowlight_cli.images.decode import (
 )
 from lowlight_cli.images.encode import DEFAULT_QUALITY, pillow_image, write_picture
 from lowlight_cli.images.formats import FORMATS, Format, output_format
-from lowlight_cli.images.picture import Canvas, Picture, Pixels
+from lowlight_cli.images.picture import Canvas, Picture, Pixels, stops_between
 from lowlight_cli.images.thumbnail import Thumbnail, shrunk, thumbnail_of
 from lowlight_cli.images.unpack import picture_from_image
 
@@ -61,6 +61,7 @@ __all__ = [
     "read_frames",
     "read_picture",
     "shrunk",
+    "stops_between",
     "thumbnail_of",
     "write_frames",
     "write_picture",

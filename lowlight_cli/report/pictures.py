@@ -16,7 +16,7 @@ class Pictures:
     """Shows each picture whole; see `lowlight_cli.report.files.Contents`."""
 
     noun = "picture"
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ("Stops",)
 
     def __init__(self, files: int, *, pixel_budget: int | None = None) -> None:
         self._size = preview_size(2 * files)
@@ -35,9 +35,8 @@ class Pictures:
         yield Card(name, caption, width, height, (before, after))
 
     def cells(self, result: FileResult) -> tuple[str, ...]:
-        """Pictures have no facts of their own."""
-        del result
-        return ()
+        """Return by how many stops a picture became brighter."""
+        return ("" if result.stops is None else f"{result.stops:+.1f}" if result.stops else "as it was",)
 
     def _view(self, label: str, path: Path) -> tuple[View, int, int]:
         picture: Picture = read_picture(path, pixel_budget=self._pixel_budget)

@@ -14,7 +14,7 @@ from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
 from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
-from lowlight_cli.images import Picture, probe, read_picture, write_picture
+from lowlight_cli.images import Picture, probe, read_picture, stops_between, write_picture
 from lowlight_cli.paths import Job, variant_path
 from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
 from lowlight_cli.settings import Compute, Tone
@@ -155,6 +155,7 @@ class ZeroShotFiles:
             device=str(enhancer.device),
             precision=enhancer.precision,
             tile=tile,
+            stops=stops_between(photo, result),
             warnings=(*misnamed(job, photo.format, self._batch.encoding), *photo.warnings, *warnings),
         )
 
