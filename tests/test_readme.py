@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,7 @@ def stranger(tmp_path: Path) -> Path:
 
 # What needs the network, data sets, or a checkout is tested elsewhere.
 _NOT_HERE = ("pip ", "weights download", "darkir-lolblur", "my_darkir", "lowlight train", "bench")
+_NOT_HERE += () if find_spec("onnx") else ("onnx",)
 
 
 @pytest.mark.slow
