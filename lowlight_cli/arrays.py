@@ -1,5 +1,6 @@
 """The same from Python: a PIL image, a numpy array or a torch tensor in, the same kind out."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ def enhance(
     *,
     model: str = DEFAULT_MODEL,
     weights: str | Path | None = None,
+    dilations: Sequence[int] | None = None,
     strength: float = Tone.strength,
     exposure: float = Tone.exposure,
     protect_highlights: float = Tone.protect_highlights,
@@ -54,8 +56,10 @@ def enhance(
     """
     tone = Tone(strength, exposure, protect_highlights, denoise)
     file = None if weights is None else Path(weights)
+    if dilations is not None and file is None:
+        raise SettingsError("dilations belong to weights: a model of a name has its own")
     compute = Compute(device, precision, Tiling(tile))
-    enhancer = _loaded(model, file, _version_of(file), compute, denoise, offline)
+    enhancer = _loaded(model, file, _version_of(file), tuple(dilations or ()), compute, denoise, offline)
     if isinstance(picture, Image.Image):
         return Image.fromarray(_enhance_array(_array_of(picture), enhancer, tone))
     if isinstance(picture, Tensor):
@@ -76,11 +80,13 @@ def _loaded(
     model: str,
     weights: Path | None,
     version: object,  # noqa: ARG001 (it parts one content of the file from the next)
+    dilations: tuple[int, ...],
     compute: Compute,
     denoise: float | None,
     offline: bool,
 ) -> Enhancer:
-    return load_enhancer(model, weights=weights, compute=compute, denoise=denoise, offline=offline)
+    network = {"dilations": dilations} if dilations else None
+    return load_enhancer(model, weights=weights, network=network, compute=compute, denoise=denoise, offline=offline)
 
 
 def _array_of(image: Image.Image) -> NDArray[np.generic]:
@@ -92,7 +98,8 @@ def _array_of(image: Image.Image) -> NDArray[np.generic]:
 
 
 def _enhance_tensor(picture: Tensor, enhancer: Enhancer, tone: Tone) -> Tensor:
-    if picture.dim() not in (3, 4) or picture.shape[-3] != 3 or not picture.is_floating_point():
+    is_picture = picture.dim() in (3, 4) and picture.shape[-3] == 3 and picture.numel() > 0
+    if not is_picture or not picture.is_floating_point():
         raise SettingsError(
             f"a tensor holds floats (3, H, W) or (N, 3, H, W), not {picture.dtype} {tuple(picture.shape)}"
         )

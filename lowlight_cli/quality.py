@@ -127,14 +127,23 @@ BASELINES: Mapping[str, Method] = {"input": leave_alone, "gamma": gamma_to_mean}
 
 
 def load_methods(
-    models: Sequence[str], *, weights: Sequence[Path] = (), compute: Compute = Compute(), offline: bool = False
+    models: Sequence[str],
+    *,
+    weights: Sequence[Path] = (),
+    network: Mapping[str, object] | None = None,
+    denoise: float | None = None,
+    compute: Compute = Compute(),
+    offline: bool = False,
 ) -> dict[str, Method]:
     """Return the baselines, the models of the weights manifest and those of files, ready to run, by name or path.
 
-    Raises what `load_enhancer` raises.
+    `network` and `denoise` are as in `load_enhancer`, the former for files alone. Raises what it raises.
     """
-    named = {model: load_enhancer(model, compute=compute, offline=offline) for model in models}
-    files = {str(path): load_enhancer(str(path), weights=path, compute=compute) for path in weights}
+    named = {model: load_enhancer(model, denoise=denoise, compute=compute, offline=offline) for model in models}
+    files = {
+        str(path): load_enhancer(str(path), weights=path, network=network, denoise=denoise, compute=compute)
+        for path in weights
+    }
     return {**BASELINES, **{name: _method(enhancer) for name, enhancer in {**named, **files}.items()}}
 
 

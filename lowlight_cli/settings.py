@@ -5,7 +5,7 @@ Standard library only: the command line imports this module to print `--help`.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lowlight_cli.errors import SettingsError
 
@@ -78,6 +78,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        _require(self.precision in get_args(Precision), "--precision is auto, fp32, bf16 or fp16")
         if self.device != "auto":
             check_compiling(self.compile, self.device)
 

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 import lowlight_cli
+from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.enhancer import find_model
-from lowlight_cli.errors import SettingsError
+from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.weights_file import write_weights
 
 
@@ -71,6 +72,8 @@ def test_tensors_come_back_as_tensors(shape):
         np.zeros(3),
         np.zeros((4, 4), np.int32),
         torch.zeros(4, 4),
+        torch.zeros(0, 3, 8, 8),
+        torch.zeros(3, 0, 8),
         Image.new("F", (4, 4)),
         Image.new("I", (4, 4)),
     ],
@@ -78,6 +81,23 @@ def test_tensors_come_back_as_tensors(shape):
 def test_other_things_are_refused(wrong):
     with pytest.raises(SettingsError):
         lowlight_cli.enhance(wrong, model="identity")
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(SettingsError, match="precision"):
+        lowlight_cli.enhance(np.zeros((4, 4), np.uint8), model="identity", precision="int8")
+
+
+def test_rates_that_weights_do_not_tell_can_be_told(tmp_path):
+    torch.manual_seed(0)
+    network, picture = DarkIR(width=4, dilations=(1, 2)), np.full((16, 16, 3), 40, np.uint8)
+    torch.save(network.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(WeightsError, match="give --dilations"):
+        lowlight_cli.enhance(picture, weights=tmp_path / "m.pt")
+    bright = lowlight_cli.enhance(picture, weights=tmp_path / "m.pt", dilations=(1, 2))
+    assert bright.shape == picture.shape
+    with pytest.raises(SettingsError, match="dilations belong to weights"):
+        lowlight_cli.enhance(picture, dilations=(1, 2))
 
 
 def test_weights_that_were_written_anew_are_read_anew(tmp_path):

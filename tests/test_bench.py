@@ -348,6 +348,8 @@ def test_a_report_can_be_compared_with_the_next_one(tmp_path):
         (["--precision", "fp8"], "--precision"),
         (["--sheet", "a.png"], "--pairs"),
         (["--split", "test"], "--pairs"),
+        (["--denoise", "0.5"], "--pairs"),
+        (["--dilations", "1,2"], "--weights"),
         (["--pairs", ".", ".", "--plot", "a.png"], "--pairs"),
         (["--pairs", ".", ".", "--size", "64"], "--pairs"),
         (["--pairs", ".", "..", "--split", "test"], "given twice"),

@@ -15,6 +15,7 @@ from faultserver import FaultServer, fault_server
 from typer.testing import CliRunner, Result
 
 from lowlight_cli import cache
+from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli import app as whole_app
 from lowlight_cli.cli.weights import app
 from lowlight_cli.errors import SettingsError, WeightsError
@@ -220,6 +221,19 @@ def test_a_file_from_elsewhere_is_recognised_by_its_digest(tmp_path: Path, folde
     assert (folder / "first.pt").read_bytes() == BODY
 
 
+def test_a_file_of_another_network_is_not_taken_for_one_that_nobody_knows_by_digest(
+    tmp_path: Path, folder: Path
+) -> None:
+    table = tmp_path / "table.toml"
+    table.write_text(table.read_text() + "network = { width = 8, dilations = [1] }\n")
+    for width, code in ((4, 3), (8, 0)):
+        torch.save(DarkIR(width=width, dilations=(1,)).state_dict(), tmp_path / "mine.pt")
+        result = CliRunner().invoke(whole_app, ["weights", "import", str(tmp_path / "mine.pt"), "--as", "byhand"])
+        assert result.exit_code == code, result.output
+        assert (folder / "byhand.pt").exists() == (code == 0)
+        assert "DarkIR of width 8" in result.stderr or code == 0
+
+
 def test_a_digest_counts_before_a_name(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "byhand.pt"
     source.write_bytes(BODY)
@@ -239,6 +253,8 @@ def test_a_file_without_a_published_digest_must_be_weights_of_its_backend(tmp_pa
     )
     assert not (folder / "byhand.pt").exists()
     write_weights(source, {"intro.weight": torch.zeros(2), "ending.weight": torch.zeros(2)}, {})
+    assert "these are no DarkIR weights" in str(run("import", str(source)).exception)
+    torch.save({"params": DarkIR(width=4, dilations=(1,)).state_dict()}, source)
     assert run("import", str(source)).exit_code == 0
     assert run("verify", "byhand").stdout == "byhand: ok\n"
     assert run("path", "byhand").exit_code == 0

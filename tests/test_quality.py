@@ -11,6 +11,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli.bench import bench
 from lowlight_cli.errors import InputError, LowlightError, SettingsError
 from lowlight_cli.images import Picture
@@ -160,6 +161,15 @@ def test_bench_prints_a_table_that_names_gt_mean(folders: tuple[Path, Path], tmp
     assert [line.split()[3] for line in lines[-3:]] == ["input", "gamma", "identity"]
     assert all(line.startswith("mean of 2") for line in lines[-3:])
     assert sheet.exists()
+
+
+def test_bench_is_told_rates_that_weights_do_not_tell(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    weights = tmp_path / "mine.pt"
+    torch.save(DarkIR(width=4, dilations=(1, 2)).state_dict(), weights)
+    _, _, refusal = run("--pairs", *folders, "--weights", weights)
+    assert "give --dilations" in str(refusal)
+    _, out, _ = run("--pairs", *folders, "--weights", weights, "--dilations", "1,2", "--tile", "0")
+    assert out.splitlines()[-1].startswith("mean of 2")
 
 
 def test_bench_prints_json_lines(folders: tuple[Path, Path]) -> None:

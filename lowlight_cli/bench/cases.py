@@ -4,9 +4,10 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def plan_cases(speed: Speed, folder: Path) -> Iterator[Case]:
     """
     models = [
         *(_named(name, speed, folder) for name in speed.models),
-        *(_from_file(file, speed) for file in speed.weights),
+        *(_from_file(file, speed, network=speed.network) for file in speed.weights),
     ]
     if "start" in speed.parts:
         yield Case("start", "import torch", "-", 1, "runs", lambda: _run("-c", "import torch"), repeats=5)
@@ -83,8 +84,12 @@ def _named(name: str, speed: Speed, folder: Path) -> _Model:
     return _ready(find_model(name, offline=speed.offline), speed, "--model", name)
 
 
-def _from_file(file: Path, speed: Speed, *, name: str | None = None) -> _Model:
-    return _ready(find_model(name or file.stem, weights=file), speed, "--weights", str(file))
+def _from_file(
+    file: Path, speed: Speed, *, name: str | None = None, network: Mapping[str, object] | None = None
+) -> _Model:
+    found = find_model(name or file.stem, weights=file, network=network)
+    rates = cast(Sequence[int], (network or {}).get("dilations", ()))
+    return _ready(found, speed, "--weights", str(file), *(("--dilations", ",".join(map(str, rates))) if rates else ()))
 
 
 def _ready(found: Model, speed: Speed, *named: str) -> _Model:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -66,13 +66,15 @@ def read_size(text: str) -> Size:
 class Speed:
     """What is measured, and how often.
 
-    `models` are names of the weights manifest or of `UNTRAINED`; `weights` are files.
+    `models` are names of the weights manifest or of `UNTRAINED`; `weights` are files, and `network` the settings that
+    they do not tell.
     `sizes` of None are four usual ones, without those that would take minutes on this machine. `parts` says which of
     pictures, start-up, files, clips and zero-shot fits; `batch` is the number of photos in the folder for `files`.
     """
 
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     weights: tuple[Path, ...] = ()
+    network: Mapping[str, object] = field(default_factory=dict)
     parts: tuple[Part, ...] = ("picture", "start", "files", "video", "zero-shot")
     sizes: tuple[Size, ...] | None = None
     repeat: int = 9

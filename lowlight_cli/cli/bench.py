@@ -110,7 +110,9 @@ def bench(
     sheet: Sheet = None,
     report: ReportPage = None,
     overwrite: opt.Overwrite = False,
+    dilations: opt.Dilations = None,
     offline: opt.Offline = False,
+    denoise: opt.Denoise = None,
     device: opt.Device = Compute.device,
     precision: opt.PrecisionOption = Compute.precision,
     tile: opt.Tile = "auto",
@@ -135,6 +137,7 @@ def bench(
     compute = opt.read_compute(device, precision, tile, overlap, compiling)
     models = tuple(model or ([] if weights else [DEFAULT_MODEL]))
     files = tuple(weights or ())
+    network = opt.read_dilations(dilations, files[0] if files else None)
     if pairs is not None:
         speed_alone: dict[str, object] = {
             "--part": part,
@@ -146,13 +149,22 @@ def bench(
         }
         _refuse(speed_alone, "does not go with --pairs")
         wanted = None if split is None else cast(Split, opt.one_of(split, get_args(Split), "--split"))
-        quality = QualityWanted(pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline, report)
+        quality = QualityWanted(
+            pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline, report, network, denoise
+        )
         show_quality(quality, as_json=as_json, quiet=quiet, verbose=verbose)
         return
-    _refuse({"--split": split, "--score": score, "--sheet": sheet, "--report": report}, "needs --pairs")
+    quality_alone: dict[str, object] = {
+        "--split": split,
+        "--score": score,
+        "--sheet": sheet,
+        "--report": report,
+        "--denoise": denoise is not None,
+    }
+    _refuse(quality_alone, "needs --pairs")
     parts = tuple(cast(Part, opt.one_of(each, get_args(Part), "--part")) for each in part or get_args(Part))
     sizes = tuple(read_size(each) for each in size) if size else None
-    speed = Speed(models, files, parts, sizes, repeat, batch, compute, offline)
+    speed = Speed(models, files, network, parts, sizes, repeat, batch, compute, offline)
     extras = Extras(plot, compare, overwrite)
     show_speed(speed, extras, as_json=as_json, quiet=quiet, verbose=verbose)
 

@@ -3,9 +3,9 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -42,6 +42,8 @@ class QualityWanted:
     overwrite: bool = False
     offline: bool = False
     report: Path | None = None
+    network: Mapping[str, object] = field(default_factory=dict)
+    denoise: float | None = None
 
 
 def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: bool) -> None:
@@ -67,7 +69,14 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
         Show(len(samples), noun="pictures", quiet=quiet) as show,
     ):
         scores: dict[str, Score] = {name: load_score(name) for name in names}
-        methods = load_methods(wanted.models, weights=wanted.weights, compute=wanted.compute, offline=wanted.offline)
+        methods = load_methods(
+            wanted.models,
+            weights=wanted.weights,
+            network=wanted.network,
+            denoise=wanted.denoise,
+            compute=wanted.compute,
+            offline=wanted.offline,
+        )
         side = max(_SHEET_SIDE if sheet else 0, page.side if page else 0)
         measured = measure_samples(samples, methods, scores=scores, thumbnail_side=side)
         table = _Table(samples, list(methods), names, as_json=as_json)

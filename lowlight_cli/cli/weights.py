@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowlight_cli import cache
-from lowlight_cli.backends import require_backend
 from lowlight_cli.cli.commands import Command, Group
 from lowlight_cli.cli.options import Offline, OneJson, complete_weights
 from lowlight_cli.errors import SettingsError, WeightsError
@@ -139,7 +138,7 @@ def import_weights(
     """
     manifest = read_manifest()
     entry = cache.match(manifest, file) if name is None else find_entry(manifest, name)
-    imported = cache.import_file(entry, file, check=lambda content: _require_backend(content, entry))
+    imported = cache.import_file(entry, file, check=lambda content: _require_network(content, entry))
     typer.echo(f"{entry.name}: {imported}", err=True)
 
 
@@ -154,11 +153,17 @@ def _cure(entry: WeightsEntry) -> str:
     return f"`lowlight weights {f'import FILE --as {entry.name}' if entry.import_only else f'download {entry.name}'}`"
 
 
-def _require_backend(content: bytes, entry: WeightsEntry) -> None:
+def _require_network(content: bytes, entry: WeightsEntry) -> None:
+    """Refuse weights that are not of the entry's network; raises WeightsError."""
     # Here and not at the top: torch takes seconds to load, and only this command needs it.
+    import torch
+
+    from lowlight_cli.backends import load_backend, require_backend
     from lowlight_cli.weights_file import read_weights
 
-    require_backend(read_weights(content), entry.backend)
+    weights = read_weights(content)
+    require_backend(weights, entry.backend)
+    load_backend(entry.backend, weights, device=torch.device("cpu"), dtype=torch.float32, network=entry.network)
 
 
 def _where(entry: WeightsEntry) -> str:
