@@ -127,6 +127,24 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert np.asarray(bright).mean() > 2 * np.asarray(Image.open("photo.jpg")).mean()
 
 
+def test_the_python_of_its_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    dark_photo(tmp_path / "photo.jpg")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        for side in ("dark", "bright"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / side / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text("utf-8"), flags=re.S):
+        exec(compile(code, "docs/python.md", "exec"), names)
+    assert names["array"].shape == np.asarray(names["photo"]).shape
+    assert names["batch"].lifted.shape == (2, 3, 32, 32)
+    assert (tmp_path / "bright.jpg").exists()
+    assert (tmp_path / "run/mine.safetensors").exists()
+    assert len(names["terms"]) == 7
+
+
 def dark_photo(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[0:48, 0:64]
