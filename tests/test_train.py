@@ -428,15 +428,43 @@ def test_pairs_too_small_of_two_sizes_or_unreadable_are_left_out_and_named(tmp_p
 
 
 def test_the_test_split_of_a_data_set_is_held_out(clean, tmp_path):
-    picture = next(iter(sorted(clean.glob("*.png")))).read_bytes()
-    for split, names in (("our485", ("1", "2", "3")), ("eval15", ("4",))):
-        for side in ("low", "high"):
-            folder = tmp_path / split / side
-            folder.mkdir(parents=True)
-            for name in names:
-                (folder / f"{name}.png").write_bytes(picture)
+    picture = min(clean.glob("*.png")).read_bytes()
+    write_pairs(tmp_path / "our485", picture, ("1", "2", "3"))
+    write_pairs(tmp_path / "eval15", picture, ("4",))
     training, held_out = load_pairs(tmp_path, tmp_path, tiny(1))
     assert (len(training.photos), len(held_out.photos)) == (3, 1)
+
+
+def write_pairs(folder, picture, names):
+    for side in ("low", "high"):
+        (folder / side).mkdir(parents=True)
+        for name in names:
+            (folder / side / f"{name}.png").write_bytes(picture)
+
+
+def named(sources):
+    return [Path(source.pair.name).name for source in sources.photos]
+
+
+def holding_out(*names):
+    return dataclasses.replace(tiny(1), data=DataRecipe(held_out=names))
+
+
+def test_the_pairs_that_a_recipe_lists_are_validated_on_and_never_trained_on(clean, tmp_path):
+    picture = min(clean.glob("*.png")).read_bytes()
+    write_pairs(tmp_path / "our485", picture, ("1", "2", "3"))
+    write_pairs(tmp_path / "eval15", picture, ("22", "23"))
+    for names, training, held_out in (
+        (("nobody",), ["1", "2", "3"], ["22", "23"]),
+        (("2", "22"), ["1", "3"], ["22", "2"]),
+        (("our485/2", "eval15/23"), ["1", "3"], ["23", "2"]),
+    ):
+        parts = load_pairs(tmp_path, tmp_path, holding_out(*names))
+        assert [named(part) for part in parts] == [training, held_out]
+    inside = tmp_path / "our485" / "low", tmp_path / "our485" / "high"
+    assert [named(part) for part in load_pairs(*inside, holding_out("1"))] == [["2", "3"], ["1"]]
+    with pytest.raises(SettingsError, match="the recipe holds out every pair"):
+        load_pairs(*inside, holding_out("1", "2", "3"))
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):

@@ -1,7 +1,7 @@
 """Pairs that were photographed: a dark picture, and the same scene in good light."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class PhotographedPair:
     """A pair of files, read anew for every sample: data sets are larger than memory."""
 
     def __init__(self, pair: Pair) -> None:
-        self._pair = pair
+        self.pair = pair
         self._stops: float | None = None
 
     def sample(self, recipe: Recipe, crop: int, rng: Generator) -> Sample:
@@ -32,12 +32,12 @@ class PhotographedPair:
         Raises:
             InputError: a file cannot be read, the two differ in size, or are smaller than the crop.
         """
-        low, reference = _read(self._pair.low), _read(self._pair.reference)
+        low, reference = _read(self.pair.low), _read(self.pair.reference)
         if low.shape != reference.shape:
-            raise InputError(f"{self._pair.low} and {self._pair.reference} differ in size")
+            raise InputError(f"{self.pair.low} and {self.pair.reference} differ in size")
         height, width = low.shape[-2:]
         if min(height, width) < crop:
-            raise InputError(f"{self._pair.low} is smaller than the recipe's crops of {crop} pixels")
+            raise InputError(f"{self.pair.low} is smaller than the recipe's crops of {crop} pixels")
         top, left = place_crop(height, width, crop, rng)
         cut = (slice(None), slice(top, top + crop), slice(left, left + crop))
         stops = 0.0
@@ -53,7 +53,7 @@ def _read(path: Path) -> Tensor:
 
 
 def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sources]:
-    """Find pairs to train on and pairs held out: a data set's own test split, or else every twentieth pair.
+    """Find pairs to train on and pairs held out: those the recipe lists, or the data set's test split, or every 20th.
 
     Two folders with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW. Pairs whose files cannot
     be read as far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning.
@@ -68,11 +68,16 @@ def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sou
     left_out = tuple(faults.values())
     warn_of(left_out)
     usable = [pair for pair in everything if pair not in faults]
-    training, held_out = usable, list[Pair]()
+    training, tested = usable, list[Pair]()
     if low.samefile(reference):
         names = {pair.name for pair in find_pairs(low, reference, split="train").pairs}
         training = [pair for pair in usable if pair.name in names]
-        held_out = [pair for pair in usable if pair.name not in names]
+        tested = [pair for pair in usable if pair.name not in names]
+    listed = [pair for pair in usable if _is_listed(pair, recipe)]
+    training = [pair for pair in training if not _is_listed(pair, recipe)]
+    held_out = listed or tested
+    if listed and not training:
+        raise SettingsError(f"the recipe holds out every pair of {low} and {reference}, and none is left to train on")
     if not held_out:
         training, held_out = part_held_out(training)
     if not training:
@@ -81,6 +86,12 @@ def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sou
             "pixels that can be read; two are needed, for one is validated on"
         )
     return _sources(training, left_out), _sources(held_out)
+
+
+def _is_listed(pair: Pair, recipe: Recipe) -> bool:
+    """Whether a recipe holds a pair out: by the stem of either file, or by the pair's name or the end of it."""
+    names = {pair.low.stem, pair.reference.stem, pair.name, PurePosixPath(pair.name).name}
+    return not names.isdisjoint(recipe.data.held_out)
 
 
 def _fault_of(pair: Pair, smallest: int) -> LeftOut | None:

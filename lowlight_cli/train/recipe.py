@@ -60,10 +60,11 @@ class NetworkRecipe:
 class DataRecipe:
     """What the network sees.
 
-    Files whose stem is in `held_out` are validated on, never trained on; where none is, `train` chooses. `view_share`
-    is the share of samples taken from HDR panoramas when there are any. `native_share` says how much of a photo's own
-    brightness its reference keeps (1: all; 0: every reference of a dark picture is as bright as the lift aims at).
-    `lift_jitter` is the standard deviation, in stops, of the lift's error that the network learns to stand.
+    Files whose stem is in `held_out`, and pairs of that name, are validated on, never trained on; where there is none,
+    `train` chooses. `view_share` is the share of samples taken from HDR panoramas when there are any. `native_share`
+    says how much of a photo's own brightness its reference keeps (1: all; 0: every reference of a dark picture is as
+    bright as the lift aims at). `lift_jitter` is the standard deviation, in stops, of the lift's error that the network
+    learns to stand.
     """
 
     held_out: tuple[str, ...] = ()
