@@ -2,29 +2,35 @@
 
 Recognised in any case of letters: LOL v1 `our485|eval15/{low,high}`, LOL-v2 `{Train,Test}/{Low,Normal}` below
 `Real_captured` and `Synthetic` (files `low00690.png` and `normal00690.png`), LOL-Blur
-`{train,test}/{low_blur_noise,high_sharp_scaled}/SEQUENCE`, LSRW `{Train,Eval}/{Huawei,Nikon}/{low,high}`.
+`{train,test}/{low_blur_noise,high_sharp_scaled}/SEQUENCE`, LSRW `{Train,Eval}/{Huawei,Nikon}/{low,high}`. Of one's own
+pairs, folders called train, val and test are known as splits as well.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import PICTURES, facts_of, files_below, why_absent
 
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 
 _SIDES = (("low", "high"), ("low", "normal"), ("low_blur_noise", "high_sharp_scaled"))
 _SPLITS: dict[str, Split] = {
     "our485": "train",
     "train": "train",
+    "training": "train",
     "training data": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
     "eval15": "test",
     "eval": "test",
     "test": "test",
+    "testing": "test",
 }
 _SIDE_PREFIX = re.compile(r"^(low|normal|high)[-_ ]?(?=.)", re.IGNORECASE)
 
@@ -36,6 +42,11 @@ class Pair:
     low: Path
     reference: Path
     name: str
+
+    @property
+    def split(self) -> Split | None:
+        """The split that the folders of its name tell of, the innermost that does; None where none does."""
+        return _split_of(PurePosixPath(self.name).parts[:-1])
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,10 @@ def find_pairs(low: Path, reference: Path, *, split: Split | None = None) -> Pai
     """Match dark pictures with their references by their paths below the two folders, without suffixes or case.
 
     `low` and `reference` may be two files as well. Given twice the same folder, find the data sets below it
-    and match each pair of folders by itself; `split` then keeps what lies in training or in test folders.
+    and match each pair of folders by itself; `split` then keeps what lies in training, validation or test folders.
 
-    Raises SettingsError when a folder is missing, a `split` has no data set, a match is ambiguous, or nothing matches.
+    Raises SettingsError when a folder is missing, a `split` has no data set or no pairs, some pairs are of no known
+    split beside others that are, a match is ambiguous, or nothing matches.
     """
     for path in (low, reference):
         if facts_of(path) is None:
@@ -66,22 +78,56 @@ def find_pairs(low: Path, reference: Path, *, split: Split | None = None) -> Pai
         if path.is_file():
             raise SettingsError(f"{str(path)!r} is a file; pairs are two files or two folders")
     if low.samefile(reference):
-        return _find_data_sets(low, split)
+        found = _find_data_sets(low)
+        return found if split is None else _part_of(found, low, split)
     found = _match(low, reference, prefix="")
     if not found.pairs:
         raise SettingsError(f"no picture in {str(low)!r} has a reference of its name in {str(reference)!r}")
     return found
 
 
-def _find_data_sets(root: Path, split: Split | None) -> Pairs:
+def require_known_splits(pairs: Sequence[Pair]) -> None:
+    """Refuse pairs of no known split beside others of one, for they may be of any; raises SettingsError."""
+    splits = {pair.split for pair in pairs}
+    if None in splits and len(splits) > 1:
+        stray = next(pair.low for pair in pairs if pair.split is None)
+        raise SettingsError(
+            f"{str(stray)!r} is of no split that its folders name, beside others of {_told(splits)}; "
+            "call its folder train, val or test, or move it elsewhere"
+        )
+
+
+def _told(splits: Iterable[Split | None]) -> str:
+    return " and ".join(sorted({split for split in splits if split is not None}))
+
+
+def _split_of(folders: Iterable[str]) -> Split | None:
+    told = [_SPLITS[folder.casefold()] for folder in folders if folder.casefold() in _SPLITS]
+    return told[-1] if told else None
+
+
+def _part_of(found: Pairs, root: Path, split: Split) -> Pairs:
+    """Keep a data set's pairs and lone pictures of one split; all where no folder names any."""
+
+    def is_wanted(path: Path) -> bool:
+        return _split_of(path.relative_to(root).parts[:-1]) in (None, split)
+
+    require_known_splits(found.pairs)
+    pairs = tuple(pair for pair in found.pairs if pair.split in (None, split))
+    if not pairs:
+        there = _told(pair.split for pair in found.pairs)
+        raise SettingsError(f"no pairs of --split {split} below {str(root)!r}; there are those of {there}")
+    return Pairs(
+        pairs, tuple(filter(is_wanted, found.unpaired_low)), tuple(filter(is_wanted, found.unpaired_reference))
+    )
+
+
+def _find_data_sets(root: Path) -> Pairs:
     """Match all pairs of folders below a data set's root, named by where they lie."""
     parts = []
     for folder, low, reference in _side_folders(root):
-        places = folder.relative_to(root).parts
-        splits = {_SPLITS[place.casefold()] for place in places if place.casefold() in _SPLITS}
-        if split is None or not splits or split in splits:
-            prefix = "".join(f"{place}/" for place in places)
-            parts.append(_match(low, reference, prefix=prefix))
+        prefix = "".join(f"{place}/" for place in folder.relative_to(root).parts)
+        parts.append(_match(low, reference, prefix=prefix))
     pairs = tuple(pair for part in parts for pair in part.pairs)
     if not pairs:
         wanted = " or ".join(f"{low} and {high}" for low, high in _SIDES)

@@ -88,6 +88,31 @@ def test_a_split_keeps_the_folders_of_its_kind(tmp_path: Path) -> None:
     assert names(find_pairs(inside, inside, split="train").pairs) == ["1"]
 
 
+def test_a_validation_folder_is_a_split_of_its_own_in_any_spelling(tmp_path: Path) -> None:
+    for folder in ("train", "Val", "test"):
+        make(tmp_path, *(f"set/{folder}/{side}/1.png" for side in ("low", "high")))
+    make(tmp_path, "set/Val/low/alone.png", "set/test/high/alone.png")
+    found = find_pairs(tmp_path / "set", tmp_path / "set", split="val")
+    assert names(found.pairs) == ["Val/1"]
+    assert found.unpaired_low == (tmp_path / "set/Val/low/alone.png",)
+    assert found.unpaired_reference == ()
+    assert names(find_pairs(tmp_path / "set", tmp_path / "set", split="train").pairs) == ["train/1"]
+    assert names(find_pairs(tmp_path / "set", tmp_path / "set", split="test").pairs) == ["test/1"]
+    splits = {Pair(tmp_path, tmp_path, f"{folder}/1").split for folder in ("val", "valid", "VALIDATION")}
+    assert splits == {"val"}
+
+
+def test_pairs_of_no_known_split_beside_others_and_splits_without_pairs_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, "train/low/1.png", "train/high/1.png")
+    with pytest.raises(SettingsError, match=r"no pairs of --split val below .*; there are those of train$"):
+        find_pairs(tmp_path, tmp_path, split="val")
+    make(tmp_path, "extra/low/2.png", "extra/high/2.png")
+    assert names(find_pairs(tmp_path, tmp_path).pairs) == ["extra/2", "train/1"]
+    told = r"extra/low/2\.png' is of no split that its folders name, beside others of train; call its folder"
+    with pytest.raises(SettingsError, match=told):
+        find_pairs(tmp_path, tmp_path, split="train")
+
+
 def test_side_words_are_dropped_only_where_plain_names_do_not_match(tmp_path: Path) -> None:
     make(tmp_path, "a/low1.png", "b/low1.png", "b/normal1.png", "c/low_2.png", "d/normal-2.png", "d/low.png")
     assert names(find_pairs(tmp_path / "a", tmp_path / "b").pairs) == ["low1"]

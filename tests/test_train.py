@@ -442,6 +442,30 @@ def write_pairs(folder, picture, names):
             (folder / side / f"{name}.png").write_bytes(picture)
 
 
+def test_a_validation_split_is_validated_on_and_neither_it_nor_a_test_split_trained_on(clean, tmp_path):
+    picture = min(clean.glob("*.png")).read_bytes()
+    for number, split in enumerate(("train", "valid", "test")):
+        write_pairs(tmp_path / split, picture, (f"{number}", f"{number}b"))
+    assert [named(part) for part in load_pairs(tmp_path, tmp_path, tiny(1))] == [["0", "0b"], ["1", "1b"]]
+    write_pairs(tmp_path / "extra", picture, ("4",))
+    with pytest.raises(SettingsError, match="of no split that its folders name, beside others of test and train and"):
+        load_pairs(tmp_path, tmp_path, tiny(1))
+    for name in ("extra", "train"):
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(SettingsError, match="the names of their folders hold out every pair"):
+        load_pairs(tmp_path, tmp_path, tiny(1))
+
+
+def test_splits_within_two_folders_part_them_too(clean, tmp_path):
+    picture = min(clean.glob("*.png")).read_bytes()
+    for side in ("dark", "bright"):
+        for split in ("train", "val"):
+            (tmp_path / side / split).mkdir(parents=True)
+            (tmp_path / side / split / f"{split}1.png").write_bytes(picture)
+    parts = load_pairs(tmp_path / "dark", tmp_path / "bright", tiny(1))
+    assert [named(part) for part in parts] == [["train1"], ["val1"]]
+
+
 def named(sources):
     return [Path(source.pair.name).name for source in sources.photos]
 

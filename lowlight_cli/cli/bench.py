@@ -69,7 +69,9 @@ PairsOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option("--split", metavar="train|test", help="Of a data set, only this part.", rich_help_panel=_QUALITY),
+    typer.Option(
+        "--split", metavar="|".join(get_args(Split)), help="Of a data set, only this part.", rich_help_panel=_QUALITY
+    ),
 ]
 Scores = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from lowlight_cli.backends.darkir.lift import choose_lift, lift
 from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.images import probe
-from lowlight_cli.pairs import Pair, find_pairs
+from lowlight_cli.pairs import Pair, Split, find_pairs, require_known_splits
 from lowlight_cli.results import name_of
 from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.recipe import Recipe
@@ -53,31 +53,30 @@ def _read(path: Path) -> Tensor:
 
 
 def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sources]:
-    """Find pairs to train on and pairs held out: those the recipe lists, or the data set's test split, or every 20th.
+    """Find pairs to train on and pairs held out: of those the recipe lists, a val split and a test split the first.
 
-    Two folders with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW. Pairs whose files cannot
-    be read as far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning.
+    Without any of these every twentieth is held out. What lies in a val or test split is never trained on. Two folders
+    with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW. Pairs whose files cannot be read as
+    far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning.
 
     Raises:
-        SettingsError: a folder is missing, nothing matches, or too little to hold any out.
+        SettingsError: a folder is missing, nothing matches, pairs are of no known split beside others that are, or
+            there is too little to hold any out.
         InputError: a file is not there any more.
     """
     smallest = max(stage.crop for stage in recipe.schedule.stages)
     everything = find_pairs(low, reference).pairs
+    require_known_splits(everything)
     faults = {pair: fault for pair in everything if (fault := _fault_of(pair, smallest))}
     left_out = tuple(faults.values())
     warn_of(left_out)
     usable = [pair for pair in everything if pair not in faults]
-    training, tested = usable, list[Pair]()
-    if low.samefile(reference):
-        names = {pair.name for pair in find_pairs(low, reference, split="train").pairs}
-        training = [pair for pair in usable if pair.name in names]
-        tested = [pair for pair in usable if pair.name not in names]
     listed = [pair for pair in usable if _is_listed(pair, recipe)]
-    training = [pair for pair in training if not _is_listed(pair, recipe)]
-    held_out = listed or tested
-    if listed and not training:
-        raise SettingsError(f"the recipe holds out every pair of {low} and {reference}, and none is left to train on")
+    training = [pair for pair in usable if pair.split in (None, "train") and not _is_listed(pair, recipe)]
+    held_out = listed or _of_split(usable, "val") or _of_split(usable, "test")
+    if held_out and not training:
+        holding = "the recipe holds" if listed else "the names of their folders hold"
+        raise SettingsError(f"{holding} out every pair of {low} and {reference}, and none is left to train on")
     if not held_out:
         training, held_out = part_held_out(training)
     if not training:
@@ -86,6 +85,10 @@ def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sou
             "pixels that can be read; two are needed, for one is validated on"
         )
     return _sources(training, left_out), _sources(held_out)
+
+
+def _of_split(pairs: Sequence[Pair], split: Split) -> list[Pair]:
+    return [pair for pair in pairs if pair.split == split]
 
 
 def _is_listed(pair: Pair, recipe: Recipe) -> bool:
