@@ -442,6 +442,46 @@ def write_pairs(folder, picture, names):
             (folder / side / f"{name}.png").write_bytes(picture)
 
 
+def photographed(clean, folder):
+    """Six pairs; those of 1 and 5 have their pixels cut off, which no head tells."""
+    for side in ("low", "high"):
+        shutil.copytree(clean, folder / side)
+    for number in (1, 5):
+        path = folder / "high" / f"photo{number}.png"
+        path.write_bytes(path.read_bytes()[:-2000])
+    return folder / "low", folder / "high"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads, from Python 3.12 on
+def test_a_pair_that_cannot_be_read_after_all_gives_way_to_others_and_is_named_once(clean, tmp_path, caplog):
+    recipe = dataclasses.replace(tiny(10), data=DataRecipe(held_out=("photo4", "photo5")))
+    folders = photographed(clean, tmp_path)
+    with caplog.at_level(logging.WARNING, "lowlight_cli"):
+        for workers in (0, 2):
+            list(train(recipe, *load_pairs(*folders, recipe), run=Run(tmp_path / str(workers), workers=workers)))
+    told = [f"left out: {folders[1] / f'photo{number}.png'}: " for number in (1, 5)]
+    assert [sum(line.startswith(start) for line in caplog.messages) for start in told] == [2, 2]
+    assert len(caplog.messages) == 4
+    stopped = train(recipe, *load_pairs(*folders, recipe), run=Run(tmp_path / "cut", save_every=4))
+    next(event for event in stopped if isinstance(event, Saved))
+    stopped.close()
+    list(train(recipe, *load_pairs(*folders, recipe), run=Run(tmp_path / "cut")))
+    assert len({(tmp_path / name / "tiny.safetensors").read_bytes() for name in ("0", "2", "cut")}) == 1
+
+
+def test_a_training_whose_pictures_are_all_lost_keeps_its_last_step(clean, tmp_path, caplog):
+    recipe = dataclasses.replace(tiny(100), data=DataRecipe(held_out=("photo4", "photo5")))
+    low, high = photographed(clean, tmp_path)
+    events = train(recipe, *load_pairs(low, high, recipe), run=Run(tmp_path / "run", report_every=1))
+    next(event for event in events if isinstance(event, Progress))
+    shutil.rmtree(low)
+    with pytest.raises(InputError, match=r"not one of 4 pictures can be read; replace or remove them: .*photo\d\.png"):
+        list(events)
+    kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
+    assert 1 <= kept < 10
+    assert f"stopped after step {kept}, from which the same command goes on" in caplog.messages
+
+
 def test_a_validation_split_is_validated_on_and_neither_it_nor_a_test_split_trained_on(clean, tmp_path):
     picture = min(clean.glob("*.png")).read_bytes()
     for number, split in enumerate(("train", "valid", "test")):

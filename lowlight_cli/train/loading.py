@@ -1,5 +1,6 @@
 """Batches made while others are trained on: by a thread, or by processes of their own."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import torch
 import torch.multiprocessing  # tensors travel between processes through shared memory
@@ -21,11 +23,21 @@ from lowlight_cli.train.processes import Processes
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
 
+logger = logging.getLogger(__name__)
+
 _MOST_WORKERS = 16
 _AHEAD = 2  # batches that are made or wait, for each worker
 _CAN_FORK = sys.platform == "linux"
 
-Make = Callable[[int], Batch]
+
+class _Made(NamedTuple):
+    """A batch, and what its maker has to tell of pictures that could not be read."""
+
+    batch: Batch
+    told: list[str]
+
+
+_Make = Callable[[int], _Made]
 
 
 def usual_workers(device: torch.device) -> int:
@@ -44,40 +56,47 @@ def coming_batches(
 ) -> Iterator[Batch]:
     """Yield this process's share of the batches from step `first` on, on `device`.
 
-    They are made ahead of time, by a thread when `workers` is 0. The batches are the same, however many make them.
+    They are made ahead of time, by a thread when `workers` is 0. The batches are the same, however many make them. A
+    picture that turns out to be unreadable is warned of once.
 
     Raises:
+        InputError: none of the pictures can be read.
         SettingsError: a batch cannot be shared out.
         WorkerError: a process that makes samples was killed.
     """
     for stage in recipe.schedule.stages:
         processes.share(stage.batch)
-    made = _Maker(recipe, sources, processes)
+    maker = _Maker(recipe, sources, processes)
+    warned = set[str]()
     try:
-        for batch in _made_ahead(made, range(first, recipe.schedule.steps), workers=workers, device=device):
-            yield batch.to(device)
+        for made in _made_ahead(maker, range(first, recipe.schedule.steps), workers=workers, device=device):
+            for sentence in made.told:
+                if sentence not in warned:
+                    warned.add(sentence)
+                    logger.warning("%s", sentence)
+            yield made.batch.to(device)
     except BrokenProcessPool as error:
         raise WorkerError("a process that made training samples was killed; try fewer --workers") from error
 
 
-def _made_ahead(made: "_Maker", steps: range, *, workers: int, device: torch.device) -> Iterator[Batch]:
+def _made_ahead(maker: "_Maker", steps: range, *, workers: int, device: torch.device) -> Iterator[_Made]:
     with ExitStack() as stack:
         if workers == 0:
             pool: Executor = stack.enter_context(ThreadPoolExecutor(1, "samples"))
-            make: Make = made
+            make: _Make = maker
         else:
             context = multiprocessing.get_context("fork" if _CAN_FORK else None)
-            pool = ProcessPoolExecutor(workers, context, _begin_work, (made, os.getpid()))
+            pool = ProcessPoolExecutor(workers, context, _begin_work, (maker, os.getpid()))
             stack.callback(pool.shutdown, cancel_futures=True)
             make = _make
         # Pinned memory is copied to a GPU while it computes; putting a batch there takes a thread's time.
         pinning = stack.enter_context(ThreadPoolExecutor(1, "pinning"))
-        coming: deque[Future[Batch]] = deque()
+        coming: deque[Future[_Made]] = deque()
         for step in steps:
             if len(coming) >= _AHEAD * max(workers, 1):
                 yield coming.popleft().result()
-            batch = pool.submit(make, step)
-            coming.append(pinning.submit(_pinned, batch) if device.type == "cuda" else batch)
+            made = pool.submit(make, step)
+            coming.append(pinning.submit(_pinned, made) if device.type == "cuda" else made)
         while coming:
             yield coming.popleft().result()
 
@@ -88,13 +107,16 @@ class _Maker:
     def __init__(self, recipe: Recipe, sources: Sources, processes: Processes) -> None:
         self._recipe, self._sources, self._processes = recipe, sources, processes
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> _Made:
         stage = self._recipe.schedule.stage(step)
-        return self._sources.batch(self._recipe, step, crop=stage.crop, places=self._processes.share(stage.batch))
+        places, told = self._processes.share(stage.batch), list[str]()
+        batch = self._sources.batch(self._recipe, step, crop=stage.crop, places=places, tell=told.append)
+        return _Made(batch, told)
 
 
-def _pinned(batch: Future[Batch]) -> Batch:
-    return Batch(*(part.pin_memory() for part in batch.result()))
+def _pinned(made: Future[_Made]) -> _Made:
+    batch, told = made.result()
+    return _Made(Batch(*(part.pin_memory() for part in batch)), told)
 
 
 # In a worker.
@@ -119,6 +141,6 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _make(step: int) -> Batch:
+def _make(step: int) -> _Made:
     assert _maker is not None
     return _maker(step)

@@ -100,7 +100,7 @@ def train(
         SettingsError: the checkpoint is of another recipe or started from other weights, or a batch cannot be shared
             out.
         WeightsError: the checkpoint cannot be read, or `initial` is another network than the recipe's.
-        InputError: a picture cannot be read.
+        InputError: none of the pictures can be read any more; of fewer that cannot, others take the place.
         WorkerError: a process that makes samples was killed.
         DeviceError: the device is not there.
         OutputError: a file cannot be written.
@@ -158,7 +158,7 @@ def _train(
                 found = validate(state, validation, recipe, run.output / "preview.png")
                 with interrupts_held():
                     yield found
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, LowlightError):
         if processes.leads and is_whole:
             files.write_last()
         raise
@@ -184,7 +184,7 @@ class _Files:
         self._written = self._state.step
 
     def write_last(self) -> None:
-        """Write both if that is not done, and say so; nothing that fails outweighs the request to stop."""
+        """Write both if that is not done, and say so; nothing that fails outweighs why the training stops."""
         if self._state.step == self._written:
             return
         try:

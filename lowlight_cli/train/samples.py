@@ -1,7 +1,8 @@
 """Samples and batches, and the pools they are drawn from."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -14,6 +15,8 @@ from torch import Tensor
 from lowlight_cli.errors import InputError
 from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 _VALIDATION_SHARE = 20
 
@@ -44,7 +47,7 @@ class Source(Protocol):
     """Something that samples can be drawn from."""
 
     def sample(self, recipe: Recipe, crop: int, rng: Generator) -> Sample:
-        """Draw a square sample with sides of `crop` pixels."""
+        """Draw a square sample with sides of `crop` pixels; raises InputError, which names the file."""
 
 
 def place_crop(height: int, width: int, crop: int, rng: Generator) -> tuple[int, int]:
@@ -86,14 +89,7 @@ class Sources:
         """Draw one sample, turned and mirrored at random."""
         view = bool(self.panoramas) and (not self.photos or rng.random() < recipe.data.view_share)
         pool = self.panoramas if view else self.photos
-        lifted, reference, stops = pool[int(rng.integers(len(pool)))].sample(recipe, crop, rng)
-        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-
-        def turned(image: Tensor) -> Tensor:
-            image = image.rot90(turns, (1, 2))
-            return image.flip(2) if mirrored else image
-
-        return Sample(turned(lifted), turned(reference), stops)
+        return _turned(pool[int(rng.integers(len(pool)))].sample(recipe, crop, rng), rng)
 
     def __len__(self) -> int:
         return len(self.photos) + len(self.panoramas)
@@ -109,15 +105,54 @@ class Sources:
         """Whether there is nothing to draw from."""
         return not self.photos and not self.panoramas
 
-    def batch(self, recipe: Recipe, step: int, *, crop: int, places: Iterable[int]) -> Batch:
+    def batch(
+        self,
+        recipe: Recipe,
+        step: int,
+        *,
+        crop: int,
+        places: Iterable[int],
+        tell: Callable[[str], None] = logger.warning,
+    ) -> Batch:
         """The samples at some places of a step's batch.
 
         A sample is a function of the recipe, the step and the place alone, so that resuming is exact and several
-        processes can share a batch.
+        processes can share a batch. Where a picture turns out to be unreadable another takes its place, and `tell` is
+        told, every time.
+
+        Raises:
+            InputError: none of the pictures can be read.
         """
-        samples = [self.draw(recipe, crop, np.random.default_rng([recipe.seed, step, place])) for place in places]
+        samples = [self._at(recipe, step, crop, place=place, tell=tell) for place in places]
         return Batch(
             torch.stack([sample.lifted for sample in samples]),
             torch.stack([sample.reference for sample in samples]),
             torch.tensor([sample.stops for sample in samples], dtype=torch.float32),
         )
+
+    def _at(self, recipe: Recipe, step: int, crop: int, *, place: int, tell: Callable[[str], None]) -> Sample:
+        try:
+            return self.draw(recipe, crop, np.random.default_rng([recipe.seed, step, place]))
+        except InputError as error:
+            tell(f"left out: {error}")
+        # Each in turn, in an order of this place's own: one that can be read is found if there is any.
+        everything = (*self.photos, *self.panoramas)
+        rng = np.random.default_rng([recipe.seed, step, place, 1])
+        for index in rng.permutation(len(everything)):
+            try:
+                return _turned(everything[index].sample(recipe, crop, rng), rng)
+            except InputError as error:
+                tell(f"left out: {error}")
+                last = error
+        raise InputError(f"not one of {len(self)} pictures can be read; replace or remove them: {last}")
+
+
+def _turned(sample: Sample, rng: Generator) -> Sample:
+    """A sample turned and mirrored at random."""
+    turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+
+    def turned(image: Tensor) -> Tensor:
+        image = image.rot90(turns, (1, 2))
+        return image.flip(2) if mirrored else image
+
+    return Sample(turned(sample.lifted), turned(sample.reference), sample.stops)

@@ -1,5 +1,6 @@
 """How good the moving average is on pictures it was not trained on, in numbers and as a sheet to look at."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lowlight_cli.train.network import build_network, predict, total_loss
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources
 
+logger = logging.getLogger(__name__)
+
 _SAMPLES, _CROP = 24, 128
 _STEP = 2**40  # far beyond any training step: other random numbers
 _PREVIEWS = 6
@@ -22,13 +25,18 @@ _PSNR_CEILING = 99.0  # equal pictures, such as empty frames, have an infinite o
 
 
 def validation_batches(recipe: Recipe, held_out: Sources, device: torch.device) -> list[Batch]:
-    """Held-out samples, one by one, the same at every validation."""
+    """Held-out samples, one by one, the same at every validation; raises InputError where no picture can be read."""
     if held_out.is_empty:
         return []
     crop = min(_CROP, max(stage.crop for stage in recipe.schedule.stages))
-    return [
-        held_out.batch(recipe, _STEP, crop=crop, places=range(place, place + 1)).to(device) for place in range(_SAMPLES)
+    told: list[str] = []
+    batches = [
+        held_out.batch(recipe, _STEP, crop=crop, places=range(place, place + 1), tell=told.append).to(device)
+        for place in range(_SAMPLES)
     ]
+    for sentence in dict.fromkeys(told):
+        logger.warning("%s", sentence)
+    return batches
 
 
 def validate(state: State, batches: Sequence[Batch], recipe: Recipe, preview: Path) -> Validation:
