@@ -57,6 +57,7 @@ def test_a_training_tells_its_course_and_leaves_its_files(folder):
     assert [event["event"] for event in told] == ["started", "progress", "saved", "validation"]
     assert (told[0]["step"], told[0]["training"], told[0]["held_out"], told[0]["left_out"]) == (0, 2, 1, [])
     assert told[1]["step"] == told[1]["steps"] == 3
+    assert (told[3]["crops"], told[3]["crop"]) == (24, 32)
     said = result.stderr.splitlines()
     assert said[0].startswith("on cpu (")
     assert said[0].endswith("): 2 pictures to train on and 1 to validate on; 3 steps")
@@ -114,7 +115,7 @@ def test_a_training_from_other_weights_tells_where_it_starts_and_logs_it_once(fo
         assert result.exit_code == 0, result.output
         said = result.stderr.splitlines()
         assert said[0].endswith("3 steps")
-        assert said[1].startswith("validation: ")
+        assert said[1].startswith("validation on 24 crops of 32 pixels: ")
         (folder / "tuned" / "checkpoint.pt").unlink()
         (folder / "tuned" / "tiny.safetensors").unlink()
     logged = [json.loads(line) for line in (folder / "tuned" / "log.jsonl").read_text().splitlines()]

@@ -62,7 +62,7 @@ Output = Annotated[
 ]
 SaveEvery = Annotated[int, typer.Option(min=1, metavar="STEPS", help="Between checkpoints.", rich_help_panel=_TRAINING)]
 ValidateEvery = Annotated[
-    int, typer.Option(min=1, metavar="STEPS", help="Between looks at held-out pictures.", rich_help_panel=_TRAINING)
+    int, typer.Option(min=1, metavar="STEPS", help="Between looks at held-out crops.", rich_help_panel=_TRAINING)
 ]
 ReportEvery = Annotated[
     int, typer.Option(min=1, metavar="STEPS", help="Between lines of the log.", rich_help_panel=_TRAINING)
@@ -148,7 +148,8 @@ def _follow(events: "Iterator[Event]", show: Show, output: Path, *, as_json: boo
             show.step(event.step, event.steps, "steps")
         elif isinstance(event, Validation):
             show.say(
-                f"validation: {event.psnr:.2f} dB plain, {event.psnr_gt_mean:.2f} dB GT-mean, SSIM {event.ssim:.3f}"
+                f"validation on {event.crops} crops of {event.crop} pixels: {event.psnr:.2f} dB plain, "
+                f"{event.psnr_gt_mean:.2f} dB GT-mean, SSIM {event.ssim:.3f}"
             )
         elif isinstance(event, Started):
             show.say(_start_told(event, output))

@@ -44,9 +44,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Validation:
-    """The moving average's mean loss, PSNR (dB, plain and GT-mean) and SSIM on pictures it was not trained on."""
+    """The moving average's mean loss, PSNR (dB, plain and GT-mean) and SSIM on crops it was not trained on.
+
+    There are `crops` of them with sides of `crop` pixels, drawn at random once from the held-out pictures as training
+    does: made dark, lifted with some error, turned. They show a training's course; what the network is worth on whole
+    pictures is for `lowlight bench --pairs` to say.
+    """
 
     step: int
+    crops: int
+    crop: int
     loss: float
     psnr: float
     psnr_gt_mean: float
@@ -79,6 +86,8 @@ class Record(TypedDict, total=False):
     learning_rate: float
     skipped: int
     seconds: float
+    crops: int
+    crop: int
     psnr: float | None
     psnr_gt_mean: float | None
     ssim: float | None

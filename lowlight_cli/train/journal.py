@@ -68,7 +68,7 @@ def _series(records: Sequence[Record], kind: str, value: Literal["loss", "psnr"]
 
 
 def draw_curve(target: Path, records: Sequence[Record]) -> None:
-    """Draw the loss (left axis) and the validation PSNR (right axis) over the steps, as a PNG.
+    """Draw the loss (left axis) and the PSNR of the validation crops (right axis) over the steps, as a PNG.
 
     Raises:
         OutputError: the file cannot be written.
@@ -80,7 +80,7 @@ def draw_curve(target: Path, records: Sequence[Record]) -> None:
     loss, psnr = _series(records, "progress", "loss"), _series(records, "validation", "psnr")
     last = max(1, *(point[0] for point in (*loss, *psnr)))
     draw.text((_MARGIN, 20), "loss", font=font, fill=_LOSS_INK)
-    draw.text((right - 130, 20), "validation PSNR, dB", font=font, fill=_PSNR_INK)
+    draw.text((right, 20), "PSNR of validation crops, dB", font=font, fill=_PSNR_INK, anchor="ra")
     draw.text((right - 60, bottom + 20), f"step {last:g}", font=font, fill=_INK)
     for points, ink, place in ((loss, _LOSS_INK, 8), (psnr, _PSNR_INK, right + 8)):
         if not points:

@@ -1,4 +1,4 @@
-"""How good the moving average is on pictures it was not trained on, in numbers and as a sheet to look at."""
+"""How good the moving average is on crops of pictures it was not trained on, in numbers and as a sheet to look at."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _PSNR_CEILING = 99.0  # equal pictures, such as empty frames, have an infinite o
 
 
 def validation_batches(recipe: Recipe, held_out: Sources, device: torch.device) -> list[Batch]:
-    """Held-out samples, one by one, the same at every validation; raises InputError where no picture can be read."""
+    """Crops of held-out pictures, one by one, the same at every validation; InputError where no picture can be read."""
     if held_out.is_empty:
         return []
     crop = min(_CROP, max(stage.crop for stage in recipe.schedule.stages))
@@ -67,7 +67,8 @@ def validate(state: State, batches: Sequence[Batch], recipe: Recipe, preview: Pa
                 )
                 lines.append([Cell(_thumbnail(picture), label) for label, picture in named])
     write_sheet(preview, lines, overwrite=True)
-    return Validation(state.step, *(sum(column) / len(rows) for column in zip(*rows, strict=True)))
+    means = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+    return Validation(state.step, len(rows), batches[0].lifted.shape[-1], *means)
 
 
 def _thumbnail(picture: Tensor) -> Thumbnail:
