@@ -6,7 +6,7 @@ LowlightError            exit 1   code "failed"
 ├── OutputError          exit 1   "output"     a result that cannot be written
 ├── ResourceError        exit 1   "memory"     out of memory at the smallest tile
 ├── WorkerError          exit 1   "worker"     workers of a cluster, or of a training, are lost
-├── NumericsError        exit 1   "numerics"   NaN or infinity that fp32 did not cure
+├── NumericsError        exit 1   "numerics"   NaN or infinity that fp32 did not cure, or that a training ran into
 ├── WeightsError         exit 3   "weights"    weights absent, damaged or of another network
 └── DeviceError          exit 4   "device"     the device asked for is not there
 
@@ -56,7 +56,7 @@ class WorkerError(LowlightError):
 
 
 class NumericsError(LowlightError):
-    """A network's result holds NaN or infinity, in fp32 too; nothing is written."""
+    """A network's result, or what a training made of one, holds NaN or infinity, in fp32 too; nothing is written."""
 
     code = "numerics"
 

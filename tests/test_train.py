@@ -21,7 +21,7 @@ import lowlight_cli.train.loop as loop_module
 import lowlight_cli.train.network as network_module
 from lowlight_cli.backends.darkir.adapter import build_network
 from lowlight_cli.enhancer import find_model
-from lowlight_cli.errors import InputError, SettingsError, WeightsError, WorkerError
+from lowlight_cli.errors import InputError, NumericsError, SettingsError, WeightsError, WorkerError
 from lowlight_cli.pairs import Pair
 from lowlight_cli.train.events import Progress, Saved, Validation
 from lowlight_cli.train.gradients import Gradients
@@ -342,6 +342,30 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(clean, tmp_p
     loop_module.advance(state, batch, recipe, Processes(), gradients=Gradients(state.network, recipe))
     assert (state.step, state.skipped) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in state.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "told"),
+    [
+        (60, 1e30, "the last 50 steps up to 51 were not finite"),
+        (3, 1e30, "not finite in half precision"),
+        (2, 1e6, "the weights after step 2 are not finite in half precision"),
+    ],
+)
+def test_a_training_that_breaks_writes_no_weights_and_says_what_to_change(clean, tmp_path, caplog, steps, rate, told):
+    recipe = tiny(steps, validated=False)
+    recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, learning_rate=rate))
+    with pytest.raises(NumericsError, match=f"{told}.*lower learning_rate in the recipe$"):
+        train_tiny(clean, tmp_path, recipe)
+    assert not (tmp_path / "tiny.safetensors").exists()
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not caplog.messages
+
+
+def test_a_training_no_step_of_which_is_finite_is_no_success(clean, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module.Gradients, "fill", lambda self, batch: torch.tensor(math.nan))
+    with pytest.raises(NumericsError, match="the last 3 steps up to 3 were not finite"):
+        train_tiny(clean, tmp_path, tiny(3, validated=False))
 
 
 @pytest.mark.parametrize("loss", ["side", "ms_ssim", "edge", "frequency", "l1"])

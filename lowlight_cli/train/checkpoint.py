@@ -18,7 +18,8 @@ from lowlight_cli.train.recipe import Recipe
 class State:
     """What training changes from step to step. `step` counts those done, `skipped` those that were not finite.
 
-    `initial` is the sha256 of the weights that it started from; empty where chance made them.
+    `stalled` is how many of these were the last in a row; it is not kept in the checkpoint. `initial` is the sha256 of
+    the weights that it started from; empty where chance made them.
     """
 
     network: nn.Module
@@ -26,6 +27,7 @@ class State:
     optimiser: torch.optim.Optimizer
     step: int = 0
     skipped: int = 0
+    stalled: int = 0
     initial: str = ""
 
 

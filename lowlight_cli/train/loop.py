@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lowlight_cli.atomic import make_folder
 from lowlight_cli.device import describe_device
 from lowlight_cli.enhancer import Model
-from lowlight_cli.errors import LowlightError
+from lowlight_cli.errors import LowlightError, NumericsError
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved, Started
@@ -26,6 +26,8 @@ from lowlight_cli.train.settings import Run
 from lowlight_cli.train.validation import validate, validation_batches
 
 logger = logging.getLogger(__name__)
+
+_MOST_STALLED = 50  # steps in a row that are not finite: nothing will change any more
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -74,8 +76,10 @@ def advance(
     norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.gradient_clip))
     if math.isfinite(norm) and math.isfinite(loss):
         state.optimiser.step()
+        state.stalled = 0
     else:
         state.skipped += 1
+        state.stalled += 1
     # Early on the average would remember the first weights for too long: it starts short and grows.
     keep = min(recipe.optimiser.ema, (1 + state.step) / (10 + state.step))
     tensors = state.network.state_dict()
@@ -102,6 +106,7 @@ def train(
         WeightsError: the checkpoint cannot be read, or `initial` is another network than the recipe's.
         InputError: none of the pictures can be read any more; of fewer that cannot, others take the place.
         WorkerError: a process that makes samples was killed.
+        NumericsError: steps are not finite again and again, or the weights are not so in half precision.
         DeviceError: the device is not there.
         OutputError: a file cannot be written.
     """
@@ -143,6 +148,7 @@ def _train(
             with interrupts_held():  # also while the caller looks at what is told
                 is_whole = False
                 recent.append(advance(state, batch, recipe, processes, gradients=gradients))
+                _require_progress(state, recipe)  # going on from here would be no better, so it is not kept
                 is_whole = True
                 last = state.step == recipe.schedule.steps
                 if processes.leads and (state.step % run.report_every == 0 or last):
@@ -164,6 +170,14 @@ def _train(
         raise
 
 
+def _require_progress(state: State, recipe: Recipe) -> None:
+    if state.stalled >= min(_MOST_STALLED, recipe.schedule.steps):
+        raise NumericsError(
+            f"the last {state.stalled} steps up to {state.step} were not finite and changed nothing; begin anew in "
+            "another --output with a lower learning_rate in the recipe"
+        )
+
+
 class _Files:
     """A training's checkpoint, which `state` begins with if there is one, and its weights."""
 
@@ -177,11 +191,11 @@ class _Files:
         self._written = state.step
 
     def write(self) -> None:
-        """Write both; raises OutputError."""
+        """Write both; raises OutputError, and NumericsError where the weights are none to be written."""
+        self._written = self._state.step  # also where it fails: what stops the training is not tried again
         # In this order: killed in between, the same file is written again.
         export_weights(self.weights, self._state, self._recipe, data=self._data)
         write_checkpoint(self._checkpoint, self._state, self._recipe, pictures=self._pictures)
-        self._written = self._state.step
 
     def write_last(self) -> None:
         """Write both if that is not done, and say so; nothing that fails outweighs why the training stops."""

@@ -15,7 +15,7 @@ from lowlight_cli.backends.darkir.adapter import build_network as darkir_of
 from lowlight_cli.backends.darkir.lift import run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.enhancer import Model
-from lowlight_cli.errors import WeightsError
+from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.train.basis import fold_basis, haar_basis, turn
 from lowlight_cli.train.checkpoint import State
 from lowlight_cli.train.recipe import LossRecipe, NetworkRecipe, Recipe
@@ -135,6 +135,7 @@ def export_weights(path: Path, state: State, recipe: Recipe, *, data: str) -> No
     """Write the moving average in half precision, with all that is needed to use it and to make it again.
 
     Raises:
+        NumericsError: a weight is too large for half precision, or is no number.
         OutputError: the file cannot be written.
     """
     arguments: dict[str, object] = asdict(recipe.network)
@@ -155,4 +156,10 @@ def export_weights(path: Path, state: State, recipe: Recipe, *, data: str) -> No
     }
     if state.initial:
         metadata["initial_sha256"] = state.initial
-    write_weights(path, {name: tensor.half() for name, tensor in tensors.items()}, metadata)
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    if not all(tensor.isfinite().all() for tensor in halves.values()):
+        raise NumericsError(
+            f"the weights after step {state.step} are not finite in half precision, and {path} was not written; begin "
+            "anew in another --output with a lower learning_rate in the recipe"
+        )
+    write_weights(path, halves, metadata)
