@@ -184,6 +184,18 @@ def test_bench_prints_json_lines(folders: tuple[Path, Path]) -> None:
     assert math.isfinite(objects[-1]["psnr"])
 
 
+def test_bench_names_references_that_nothing_is_compared_with(folders: tuple[Path, Path]) -> None:
+    low, high = folders
+    for number in range(3, 7):
+        write(high / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+    result = CliRunner().invoke(app, ["--pairs", str(low), str(high), "--model", "identity"])
+    told = [line for line in result.stderr.splitlines() if line.startswith("left out")]
+    assert told == [
+        *(f"left out: {high / f'{number}.png'}: no dark picture has its name" for number in (3, 4, 5)),
+        "left out in all: 4 references",
+    ]
+
+
 @pytest.mark.parametrize(
     "wrong", [["--split", "dev"], ["--model", "none"], ["--precision", "fp8"], ["--score", "fid"], ["--tile", "x"]]
 )

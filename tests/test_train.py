@@ -425,7 +425,7 @@ def test_photographed_pairs_train_from_equal_crops_of_both(clean, tmp_path):
     assert isinstance(events[-1], Validation)
 
 
-def test_pairs_too_small_of_two_sizes_or_unreadable_are_left_out_and_named(tmp_path, caplog):
+def test_pairs_too_small_of_two_sizes_unreadable_or_incomplete_are_left_out_and_named(tmp_path, caplog):
     folders = low, high = [tmp_path / name for name in ("low", "high")]
     for folder in folders:
         folder.mkdir()
@@ -434,6 +434,8 @@ def test_pairs_too_small_of_two_sizes_or_unreadable_are_left_out_and_named(tmp_p
         Image.new("RGB", (min(side), side[0])).save(low / f"{name}.png")
         Image.new("RGB", side).save(high / f"{name}.png")
     (high / "c.png").write_bytes(b"")
+    Image.new("RGB", (40, 40)).save(low / "f.png")
+    Image.new("RGB", (40, 40)).save(high / "g.png")
     with caplog.at_level(logging.WARNING, "lowlight_cli"):
         training, held_out = load_pairs(*folders, tiny(1))
     assert [len(training), len(held_out)] == [1, 1]
@@ -441,8 +443,11 @@ def test_pairs_too_small_of_two_sizes_or_unreadable_are_left_out_and_named(tmp_p
         ("a.png", "it is smaller than the crops of 32x32"),
         ("b.png", "it and its reference differ in size"),
         ("c.png", "it is empty"),
+        ("f.png", "it has no reference of its name"),
+        ("g.png", "no dark picture has its name"),
     ]
-    assert len(caplog.messages) == 3
+    assert len(caplog.messages) == 4
+    assert caplog.messages[-1] == "left out in all: 5 pictures"
     for name, complaint in (("a", "smaller"), ("b", "differ in size"), ("c", "empty")):
         with pytest.raises(InputError, match=complaint):  # as when a file changes later on
             PhotographedPair(Pair(low / f"{name}.png", high / f"{name}.png", name)).sample(tiny(1), 32, None)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lowlight_cli.report.quality import QualityReport
 
 _SHEET_SIDE = 320
+_NAMED = 3
 _COLUMNS = ("PSNR", "SSIM", "PSNR GT-mean", "SSIM GT-mean", "mean", "seconds")
 
 
@@ -68,6 +69,7 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
         logged_to_stderr(quiet=quiet, verbose=verbose),
         Show(len(samples), noun="pictures", quiet=quiet) as show,
     ):
+        _tell_of_lone(found.unpaired_reference, show)
         scores: dict[str, Score] = {name: load_score(name) for name in names}
         methods = load_methods(
             wanted.models,
@@ -95,6 +97,14 @@ def show_quality(wanted: QualityWanted, *, as_json: bool, quiet: bool, verbose: 
         if failed:
             show.tell(f"{failed} of {len(samples)} pictures failed")
             raise typer.Exit(LowlightError.exit_code)
+
+
+def _tell_of_lone(references: Sequence[Path], show: Show) -> None:
+    """Name the first few references that nothing is compared with, and count them all."""
+    for path in references[:_NAMED]:
+        show.say(f"left out: {path}: no dark picture has its name")
+    if len(references) > _NAMED:
+        show.say(f"left out in all: {len(references)} references")
 
 
 @contextmanager

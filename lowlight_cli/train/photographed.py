@@ -57,7 +57,8 @@ def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sou
 
     Without any of these every twentieth is held out. What lies in a val or test split is never trained on. Two folders
     with files of equal names, or twice the root of LOL, LOL-v2, LOL-Blur or LSRW. Pairs whose files cannot be read as
-    far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning.
+    far as their heads go, differ in size or are smaller than the recipe's crops are left out with a warning, and so are
+    pictures without a partner.
 
     Raises:
         SettingsError: a folder is missing, nothing matches, pairs are of no known split beside others that are, or
@@ -65,12 +66,14 @@ def load_pairs(low: Path, reference: Path, recipe: Recipe) -> tuple[Sources, Sou
         InputError: a file is not there any more.
     """
     smallest = max(stage.crop for stage in recipe.schedule.stages)
-    everything = find_pairs(low, reference).pairs
-    require_known_splits(everything)
-    faults = {pair: fault for pair in everything if (fault := _fault_of(pair, smallest))}
-    left_out = tuple(faults.values())
+    found = find_pairs(low, reference)
+    require_known_splits(found.pairs)
+    faults = {pair: fault for pair in found.pairs if (fault := _fault_of(pair, smallest))}
+    alone = [LeftOut(name_of(path), "it has no reference of its name") for path in found.unpaired_low]
+    alone += [LeftOut(name_of(path), "no dark picture has its name") for path in found.unpaired_reference]
+    left_out = (*faults.values(), *alone)
     warn_of(left_out)
-    usable = [pair for pair in everything if pair not in faults]
+    usable = [pair for pair in found.pairs if pair not in faults]
     listed = [pair for pair in usable if _is_listed(pair, recipe)]
     training = [pair for pair in usable if pair.split in (None, "train") and not _is_listed(pair, recipe)]
     held_out = listed or _of_split(usable, "val") or _of_split(usable, "test")
