@@ -11,7 +11,7 @@ from lowlight_cli.cli.train import train
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.train.events import Progress, as_record
 from lowlight_cli.train.journal import draw_curve
-from lowlight_cli.train.recipe import parse_recipe
+from lowlight_cli.train.recipe import parse_recipe, read_recipe
 
 RECIPE = """
 name = "tiny"
@@ -64,7 +64,11 @@ def test_a_training_tells_its_course_and_leaves_its_files(folder):
     assert said[1].startswith("step 3 of 3")
     assert said[1].endswith(", 0:00 left")
     names = {path.name for path in output.iterdir()}
-    assert names == {"checkpoint.pt", "tiny.safetensors", "log.jsonl", "curve.png", "preview.png"}
+    assert names == {"checkpoint.pt", "tiny.safetensors", "recipe.toml", "log.jsonl", "curve.png", "preview.png"}
+    assert read_recipe(str(output / "recipe.toml")) == parse_recipe(RECIPE)
+    assert [json.loads(line)["event"] for line in (output / "log.jsonl").read_text().splitlines()] == [
+        event["event"] for event in told
+    ]
     again = run("--clean", folder / "clean", "--recipe", folder / "tiny.toml", "-o", output, "--device", "cpu", "-q")
     assert (again.exit_code, again.stdout, again.stderr) == (0, "", "")
 
@@ -95,8 +99,10 @@ def test_a_training_keeps_out_of_the_pictures_and_of_what_others_wrote(folder):
     assert "among the pictures" in refused(folder, "--clean", folder / "clean", "-o", folder / "clean")
     assert "among the pictures" in refused(folder, "--clean", folder / "clean", "-o", folder / "clean" / "run")
     (folder / "other").mkdir()
-    (folder / "other" / "preview.png").write_bytes(b"mine")
-    assert "no training is" in refused(folder, "--clean", folder / "clean", "-o", folder / "other")
+    for name in ("preview.png", "recipe.toml"):
+        (folder / "other" / name).write_bytes(b"mine")
+        assert "no training is" in refused(folder, "--clean", folder / "clean", "-o", folder / "other")
+        (folder / "other" / name).unlink()
     (folder / "log").mkdir()
     for content in ('{"a": 1}', "5", '{"step": 1}'):
         (folder / "log" / "log.jsonl").write_text(content)
@@ -165,8 +171,11 @@ def test_a_training_says_where_it_goes_on_and_that_its_pictures_are_others(folde
     over = run(*words)
     assert "was trained on other pictures than these; another --output begins anew" in over.stderr
     assert "is over: all its steps were taken before" in over.stderr
-    steps = [json.loads(line)["step"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
-    assert steps == [3, 3, 3, 5, 5, 5]
+    lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "started"] == [0, 3, 5]
+    assert [line["step"] for line in lines if line["event"] != "started"] == [3, 3, 3, 5, 5, 5]
+    recipe = read_recipe(str(folder / "run" / "recipe.toml"))
+    assert (recipe.schedule.steps, recipe.schedule.decay) == (5, 0)
 
 
 @pytest.mark.parametrize(

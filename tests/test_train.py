@@ -30,7 +30,15 @@ from lowlight_cli.train.loop import learning_rate, train
 from lowlight_cli.train.photographed import PhotographedPair, load_pairs
 from lowlight_cli.train.processes import Processes, own_device
 from lowlight_cli.train.radiance import look, read_radiance
-from lowlight_cli.train.recipe import DataRecipe, Schedule, Stage, parse_recipe, published_recipes, read_recipe
+from lowlight_cli.train.recipe import (
+    DataRecipe,
+    Schedule,
+    Stage,
+    parse_recipe,
+    published_recipes,
+    read_recipe,
+    recipe_toml,
+)
 from lowlight_cli.train.scenes import load_clean
 from lowlight_cli.train.settings import Run
 from lowlight_cli.weights_file import read_weights
@@ -206,8 +214,13 @@ def test_a_schedule_may_be_lengthened_on_resuming_but_nothing_else_changed(clean
     train_tiny(clean, tmp_path / "whole", long)
     grown, whole = (tmp_path / name / "tiny.safetensors" for name in ("grown", "whole"))
     assert grown.read_bytes() == whole.read_bytes()
-    other = dataclasses.replace(long, seed=6)
-    with pytest.raises(SettingsError, match="another recipe"):
+    gently = dataclasses.replace(long.optimiser, learning_rate=1e-3)
+    other = dataclasses.replace(long, seed=6, optimiser=gently)
+    told = "another recipe: optimiser.learning_rate is 0.001 here and 0.004 there, seed is 6 here and 5 there; only"
+    with pytest.raises(SettingsError, match=told):
+        train_tiny(clean, tmp_path / "grown", other)
+    other = with_network(other, width=16, haar=False)
+    with pytest.raises(SettingsError, match=r"haar is false here .*network\.width is 16 .* there and 1 more differ;"):
         train_tiny(clean, tmp_path / "grown", other)
 
 
@@ -663,6 +676,19 @@ def test_every_published_recipe_trains_and_validates(clean, tmp_path, name):
     assert math.isfinite(next(event.loss for event in events if isinstance(event, Progress)))
     assert math.isfinite(next(event.psnr for event in events if isinstance(event, Validation)))
     assert Saved(2, tmp_path / f"{name}.safetensors") in events
+
+
+def test_a_recipe_written_down_is_read_as_the_same():
+    recipes = [read_recipe(name) for name in published_recipes()]
+    odd = dataclasses.replace(
+        tiny(3).data, held_out=('a "quoted" \\ name', "tab\t, bell\x07, delete\x7f", "r\u00e9sum\u00e9 \U0001f319")
+    )
+    limitless = dataclasses.replace(tiny(3).optimiser, gradient_clip=math.inf)
+    recipes.append(dataclasses.replace(tiny(3), data=odd, optimiser=limitless, schedule=Schedule(decay=7)))
+    for recipe in recipes:
+        again = parse_recipe(recipe_toml(recipe))
+        assert again == recipe
+        assert again.digest == recipe.digest
 
 
 def test_a_recipe_file_is_named_once_where_it_is_refused(tmp_path):

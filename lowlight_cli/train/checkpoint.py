@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from lowlight_cli.atomic import write_atomically
 from lowlight_cli.errors import SettingsError, WeightsError
 from lowlight_cli.train.recipe import Recipe
+
+_TOLD, _LONGEST = 3, 40  # settings that differ, and letters of each
 
 
 @dataclass
@@ -34,6 +37,28 @@ class State:
 def _fixed(recipe: Recipe) -> str:
     """The recipe without its schedule, which may grow on resuming."""
     return json.dumps({**dataclasses.asdict(recipe), "schedule": None}, sort_keys=True)
+
+
+def _differences(fixed: str, recipe: Recipe) -> str:
+    """Say in which settings a recipe differs from one that `_fixed` wrote down."""
+    there, here = (_settings(json.loads(text)) for text in (fixed, _fixed(recipe)))
+    both = {name: (here.get(name, "unset"), there.get(name, "unset")) for name in {**here, **there}}
+    told = [
+        f"{name} is {_short(ours)} here and {_short(theirs)} there"
+        for name, (ours, theirs) in both.items()
+        if ours != theirs
+    ]
+    return ", ".join(told[:_TOLD]) + (f" and {len(told) - _TOLD} more differ" if len(told) > _TOLD else "")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+
+
+def _settings(recipe: Mapping[str, object]) -> dict[str, str]:
+    """A recipe's settings by their full names, as JSON."""
+    tables = {name: value if isinstance(value, dict) else {"": value} for name, value in recipe.items()}
+    return {f"{name}.{key}".strip("."): json.dumps(one) for name, table in tables.items() for key, one in table.items()}
 
 
 def write_checkpoint(path: Path, state: State, recipe: Recipe, *, pictures: str) -> None:
@@ -67,6 +92,7 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         same = content["recipe"] == _fixed(recipe)
+        differences = "" if same else _differences(content["recipe"], recipe)
     except PermissionError as error:
         raise WeightsError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except Exception as error:  # torch.load raises whatever a damaged pickle makes it raise
@@ -74,7 +100,10 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
             f"the checkpoint {path} is damaged; remove it to begin anew, or give another --output"
         ) from error
     if not same:
-        raise SettingsError(f"{path} was made by another recipe; only the schedule may change on resuming")
+        raise SettingsError(
+            f"{path} was made by another recipe: {differences}; only the schedule may change on resuming, so give the "
+            "same recipe, or another --output"
+        )
     if content.get("initial", "") != state.initial:
         raise SettingsError(f"{path} started from other weights; give the same --init, or another --output")
     state.network.load_state_dict(content["network"])

@@ -18,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
-    """Pass events on, and append each but the first to `log.jsonl`; draw `curve.png` anew at every validation.
+    """Pass events on, and append each to `log.jsonl`; draw `curve.png` anew at every validation.
 
     What the log holds beyond the step that the training goes on after is dropped first, so that a resumed training
     leaves no step in it twice. Only the last line can be cut short, by a kill; the next start drops it.
@@ -27,15 +27,10 @@ def journaled(events: Iterable[Event], folder: Path) -> Iterator[Event]:
         OutputError: a file cannot be written.
     """
     log, curve = folder / "log.jsonl", folder / "curve.png"
-    records: list[Record] | None = None
-    begun = 0
+    records: list[Record] = []
     for event in events:
         if isinstance(event, Started):
-            begun = event.step
-            yield event
-            continue
-        if records is None:
-            records = _records_until(log, begun or -1)  # anew, with what was told before the first step
+            records = _records_until(log, event.step or -1)  # anew, with what was told before the first step
             kept = "".join(json.dumps(record) + "\n" for record in records)
             write_atomically(log, kept.encode(), overwrite=True)
         records.append(as_record(event))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lowlight_cli.atomic import make_folder
+from lowlight_cli.atomic import make_folder, write_atomically
 from lowlight_cli.device import describe_device
 from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import LowlightError, NumericsError
@@ -20,7 +20,7 @@ from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.loading import coming_batches, usual_workers
 from lowlight_cli.train.network import build_network, export_weights, start_from
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
-from lowlight_cli.train.recipe import Recipe
+from lowlight_cli.train.recipe import Recipe, recipe_toml
 from lowlight_cli.train.samples import Batch, Sources
 from lowlight_cli.train.settings import Run
 from lowlight_cli.train.validation import validate, validation_batches
@@ -94,7 +94,8 @@ def train(
 ) -> Iterator[Event]:
     """Train a recipe's network, onwards from `checkpoint.pt` in `run.output` if there is one; yields events.
 
-    With `initial` it starts from these weights, and is validated before the first step, too.
+    With `initial` it starts from these weights, and is validated before the first step, too. `recipe.toml` keeps the
+    recipe beside the weights.
 
     On a CPU the same recipe, pictures and number of threads give the same weights to the byte, however often the
     training was stopped and resumed; a GPU sums in any order. Started by torchrun, the processes share each batch and
@@ -133,6 +134,8 @@ def _train(
     if processes.leads:
         counted = (len(training), len(held_out), training.left_out)
         yield Started(state.step, recipe.schedule.steps, describe_device(device), *counted)
+        # Not before: a log that is no training's ends it there.
+        write_atomically(run.output / "recipe.toml", recipe_toml(recipe).encode(), overwrite=True)
     validation = validation_batches(recipe, held_out, device) if processes.leads else []
     if validation and state.initial and state.step == 0:
         yield validate(state, validation, recipe, run.output / "preview.png")

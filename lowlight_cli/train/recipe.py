@@ -242,6 +242,28 @@ def parse_recipe(text: str, named: str = "the recipe") -> Recipe:
         raise SettingsError(f"{named}: {error}") from error
 
 
+def recipe_toml(recipe: Recipe) -> str:
+    """A recipe as TOML, every setting told: `parse_recipe` reads the same recipe from it."""
+    lines: list[str] = []
+    for name, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(one)}" for key, one in value.items() if one is not None)]
+        else:
+            lines.append(f"{name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    # JSON's strings are TOML's, but for characters beyond 16 bits and the one that is called delete.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+
+
 def published_recipes() -> tuple[str, ...]:
     """The names of the recipes that come with the package."""
     folder = files("lowlight_cli") / "recipes"

@@ -37,6 +37,6 @@ class Run:
                 raise SettingsError(f"{self.output} lies among the pictures of {folder}; give --output another folder")
         if any((self.output / name).exists() for name in ("checkpoint.pt", "log.jsonl")):
             return
-        for name in ("curve.png", "preview.png", f"{recipe}.safetensors"):
+        for name in ("curve.png", "preview.png", "recipe.toml", f"{recipe}.safetensors"):
             if (self.output / name).exists():
                 raise SettingsError(f"{self.output / name} is there and no training is; give --output another folder")
