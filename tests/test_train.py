@@ -640,6 +640,16 @@ def test_photos_are_found_as_every_command_finds_them(clean, tmp_path, caplog):
         ('name = "x"\n[optimiser]\nweight_decay = inf', "weight_decay"),
         ('name = "x"\n[optimiser]\ngradient_clip = 0', "gradient_clip"),
         ('name = "x"\n[schedule]\nwarm_up = -1', "warm_up"),
+        ('name = "x"\n[network]\ndilations = []', "dilations and encoder_dilations are one number or more"),
+        ('name = "x"\n[network]\nencoder_dilations = []', "encoder_dilations"),
+        (
+            'name = "x"\n[network]\nunshuffle = 2\n[schedule]\nstages = [{ steps = 3, crop = 33, batch = 2 }]',
+            "^the recipe: unshuffle asks for crops of a multiple of 2 pixels, and 33 is none$",
+        ),
+        (
+            'name = "x"\n[loss]\ndetail = 1\n[schedule]\nstages = [{ steps = 3, crop = 40, batch = 2 }]',
+            "detail asks for crops of a multiple of 16 pixels",
+        ),
         ('name = "x"\n[camera]\nstops_under = [4, 3]', r"stops_under cannot be \[4.0, 3.0\]: from least to most"),
         ('name = "x"\n[camera]\nelectrons = [0, 100]', "electrons"),
         ('name = "x"\n[camera]\nsaturation = [-1, 0]', "saturation"),

@@ -18,6 +18,7 @@ from lowlight_cli.errors import SettingsError
 T = TypeVar("T")
 
 _SMALLEST_CROP = 16
+_DETAIL_CELL = 16  # pixels: `losses.detail` takes crops of whole cells
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class NetworkRecipe:
             raise SettingsError("enc_blk_nums and dec_blk_nums are as many numbers, one or more, none below 0")
         if not 0 <= self.direction_floor < math.inf:
             raise SettingsError("direction_floor is 0 or more")
-        if self.width < 1 or min(*self.dilations, *self.encoder_dilations, self.csf_reduction, 1) < 1:
+        if not (self.dilations and self.encoder_dilations):
+            raise SettingsError("dilations and encoder_dilations are one number or more")
+        if min(self.width, self.csf_reduction, *self.dilations, *self.encoder_dilations) < 1:
             raise SettingsError("width, dilations and csf_reduction are 1 or more")
 
 
@@ -188,6 +191,10 @@ class Recipe:
             raise SettingsError(f"the name {self.name!r} is not of letters, digits, '.', '_' and '-'")
         if not 0 <= self.seed < 2**63:
             raise SettingsError("the seed is 0 or more, of 63 bits")
+        step, asks = (_DETAIL_CELL, "the loss detail") if self.loss.detail else (self.network.unshuffle, "unshuffle")
+        for stage in self.schedule.stages:
+            if stage.crop % step:
+                raise SettingsError(f"{asks} asks for crops of a multiple of {step} pixels, and {stage.crop} is none")
 
     @property
     def digest(self) -> str:
