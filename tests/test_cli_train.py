@@ -12,6 +12,7 @@ from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.train.events import Progress, as_record
 from lowlight_cli.train.journal import draw_curve
 from lowlight_cli.train.recipe import parse_recipe, read_recipe
+from lowlight_cli.train.settings import published_recipes
 
 RECIPE = """
 name = "tiny"
@@ -203,6 +204,11 @@ def test_what_is_not_finite_is_null_in_records_and_no_point_of_the_curve(tmp_pat
     assert json.loads(json.dumps(record, allow_nan=False))["loss"] is None
     draw_curve(tmp_path / "curve.png", [record, as_record(Progress(6, 9, 0.5, 1.0, 1e-3, 0, 0.5))])
     assert (tmp_path / "curve.png").exists()
+
+
+def test_the_help_names_the_published_recipes():
+    told = run("--help").output
+    assert all(name in told for name in published_recipes())
 
 
 def test_a_folder_that_is_not_there_is_named(folder):

@@ -35,12 +35,11 @@ from lowlight_cli.train.recipe import (
     Schedule,
     Stage,
     parse_recipe,
-    published_recipes,
     read_recipe,
     recipe_toml,
 )
 from lowlight_cli.train.scenes import load_clean
-from lowlight_cli.train.settings import Run
+from lowlight_cli.train.settings import Run, published_recipes
 from lowlight_cli.weights_file import read_weights
 from lowlight_cli.zero_shot.pretrain import read_photos
 
@@ -148,7 +147,7 @@ from lowlight_cli.train.events import Started
 from lowlight_cli.train.loop import train
 from lowlight_cli.train.recipe import read_recipe
 from lowlight_cli.train.scenes import load_clean
-from lowlight_cli.train.settings import Run
+from lowlight_cli.train.settings import Run, published_recipes
 torch.set_num_threads(1)
 recipe = read_recipe(sys.argv[1])
 run = Run(Path(sys.argv[3]), save_every=7, report_every=1)

@@ -12,7 +12,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.initial import read_initial, require_initial
 from lowlight_cli.console import Show, duration, logged_to_stderr
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.train.settings import DEFAULT_RECIPE, Run
+from lowlight_cli.train.settings import DEFAULT_RECIPE, Run, published_recipes
 
 if TYPE_CHECKING:
     from lowlight_cli.train.events import Event, Started
@@ -40,7 +40,12 @@ PairFolders = Annotated[
 ]
 RecipeOption = Annotated[
     str,
-    typer.Option("--recipe", metavar="NAME|FILE", help="A published recipe or a TOML file.", rich_help_panel=_TRAINING),
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"A TOML file or one of {', '.join(published_recipes())}.",
+        rich_help_panel=_TRAINING,
+    ),
 ]
 Init = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from lowlight_cli.degrade import Camera
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.train.settings import published_recipes
 
 T = TypeVar("T")
 
@@ -269,12 +270,6 @@ def _toml(value: object) -> str:
         return str(value).lower()
     # JSON's strings are TOML's, but for characters beyond 16 bits and the one that is called delete.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
-
-
-def published_recipes() -> tuple[str, ...]:
-    """The names of the recipes that come with the package."""
-    folder = files("lowlight_cli") / "recipes"
-    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
 
 
 def read_recipe(name_or_path: str) -> Recipe:
