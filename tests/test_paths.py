@@ -578,6 +578,45 @@ def test_folders_that_the_disk_itself_tells_apart_are_two() -> None:
     assert len(plan_jobs(["s"], recursive=True).jobs) == 2
 
 
+def test_files_that_differ_only_in_case_get_numbers_of_their_own() -> None:
+    make("A.JPG", "a.jpg", "b.jpg")
+    if Path("A.JPG").samefile("a.jpg"):
+        pytest.skip("this disk is case-blind")
+    expected = {"A.JPG": "out/A.JPG", "a.jpg": "out/a_2.jpg", "b.jpg": "out/b.jpg"}
+    for order in permutations(("a.jpg", "A.JPG", "b.jpg")):
+        assert results(plan_jobs(order, output="out/")) == expected
+    make("a.png")
+    assert results(plan_jobs(["."], output="out", format="png")) == {
+        "A.JPG": "out/A_JPG.png",
+        "a.jpg": "out/a_jpg_2.png",
+        "a.png": "out/a.png",
+        "b.jpg": "out/b.png",
+    }
+    with pytest.raises(SettingsError, match="would both become"):
+        plan_jobs(["A.JPG", "a.jpg"], output="{model}{ext}")
+
+
+def test_the_results_of_files_that_differ_only_in_case_are_known_again() -> None:
+    make("A.JPG", "a.jpg")
+    if Path("A.JPG").samefile("a.jpg"):
+        pytest.skip("this disk is case-blind")
+    plan = plan_jobs(["."], variants=["compare"])
+    assert results(plan) == {"A.JPG": "A_lowlight.JPG", "a.jpg": "a_2_lowlight.jpg"}
+    done(plan)
+    again = plan_jobs(["."], variants=["compare"], overwrite=True)
+    assert (again.jobs, len(again.own_results)) == (plan.jobs, 4)
+
+
+def test_a_remedy_for_two_inputs_with_one_result_is_one_that_works() -> None:
+    make("x/a.jpg", "y/a.jpg", "x/a_compare.jpg")
+    with pytest.raises(
+        SettingsError, match=r"apart with --output 'FOLDER/\{parent\}/\{stem\}\{ext\}' or in separate runs"
+    ):
+        plan_jobs(["x/a.jpg", "y/a.jpg"], output="out/")
+    with pytest.raises(SettingsError, match="apart in separate runs, each with an --output folder of its own"):
+        plan_jobs(["x"], output="out", variants=["compare"])
+
+
 def test_a_raw_file_beside_its_jpeg_gets_a_name_of_its_own() -> None:
     make("a.cr2", "a.tif", "b.nef", "c.nef", "c.dng")
     assert results(plan_jobs(["."], output="out")) == {

@@ -2,6 +2,7 @@
 
 import os
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -10,7 +11,7 @@ from typing import Literal
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths.media import Media, sniff_file
 from lowlight_cli.paths.refusal import quoted, refuse_unless
-from lowlight_cli.paths.search import Found, facts_of, is_file, is_folder, real_path
+from lowlight_cli.paths.search import Found, facts_of, fold, is_file, is_folder, real_path
 from lowlight_cli.settings import DEFAULT_SUFFIX
 
 Variant = Literal["enhanced", "compare", "sheet"]
@@ -159,6 +160,16 @@ def stem_with_suffix(path: Path) -> str:
     return f"{path.stem}_{path.suffix[1:]}" if path.suffix else path.stem
 
 
+def spelling(one: Found) -> str:
+    """Return what is equal for inputs whose names differ only in case, or in how accents are composed."""
+    return fold(str(one.path))
+
+
+def numbered(stem: str, count: int) -> str:
+    """Tell the second and further of such inputs apart: `a`, `a_2`, `a_3`."""
+    return stem if count == 1 else f"{stem}_{count}"
+
+
 def part_own_results(found: Sequence[Found], *, suffixes: set[str]) -> tuple[list[Found], list[Path]]:
     """Part the inputs from those that our default names made of another input in the same folder.
 
@@ -166,7 +177,13 @@ def part_own_results(found: Sequence[Found], *, suffixes: set[str]) -> tuple[lis
     like any other.
     """
     endings = [f"{suffix}{more}" for suffix in suffixes for more in ("", *(f"_{name}" for name in VARIANTS))]
-    sources = {(one.path.parent, stem) for one in found for stem in (one.path.stem, stem_with_suffix(one.path))}
+    alike = Counter(spelling(one) for one in found)
+    sources = {
+        (one.path.parent, numbered(stem, count))
+        for one in found
+        for stem in (one.path.stem, stem_with_suffix(one.path))
+        for count in range(1, alike[spelling(one)] + 1)
+    }
 
     def is_own(one: Found) -> bool:
         stem = one.path.stem

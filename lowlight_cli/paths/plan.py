@@ -14,9 +14,11 @@ from lowlight_cli.paths.naming import (
     Naming,
     Target,
     Variant,
+    numbered,
     part_own_results,
     read_target,
     require_format,
+    spelling,
     stem_with_suffix,
     variant_path,
 )
@@ -88,7 +90,8 @@ def plan_jobs(
     tree below a searched folder kept) or a template of `{stem} {ext} {parent} {model}`, where `{parent}` is
     the input's folder, or the folders from the searched one on. A new name is a folder when it ends with a
     separator or has no suffix, or when there are several inputs. Where a change of format would give two
-    inputs one name, the former suffix joins the stem: beside `a.tif`, `a.cr2` becomes `a_cr2` and not `a`.
+    inputs one name, the former suffix joins the stem: beside `a.tif`, `a.cr2` becomes `a_cr2` and not `a`. Where
+    inputs differ in nothing but case, as `A.JPG` and `a.jpg`, those after the first get a number: `a_2`.
 
     `beside` are files that the run writes besides the results, such as a report: they must have names of their own.
 
@@ -143,7 +146,15 @@ def _name_results(found: Sequence[Found], naming: Naming, variants: Sequence[Var
     for one, (stem, extension) in typed.items():
         converted = stem == one.path.stem and extension.lower() != one.path.suffix.lower()
         if converted and sharing[keys[one]] > 1:
-            outputs[one] = naming.result(one, stem_with_suffix(one.path), extension)
+            typed[one] = stem_with_suffix(one.path), extension
+            outputs[one] = naming.result(one, *typed[one])
+    # `a.jpg` and `A.JPG` are two files here, and their results one name on a disk that is blind to case.
+    spelt: Counter[tuple[str, str]] = Counter()
+    for one, key in _output_keys(outputs).items():
+        spelt[key, spelling(one)] += 1
+        if (count := spelt[key, spelling(one)]) > 1:
+            stem, extension = typed[one]
+            outputs[one] = naming.result(one, numbered(stem, count), extension)
     places = places_of(found)
     jobs = {
         one: Job(one.path, path, tuple(variant_path(path, variant) for variant in variants), places[one])
@@ -159,10 +170,13 @@ def _require_writable_names(jobs: Mapping[Found, Job]) -> None:
     owners: dict[str, Path] = {}
     for (one, place), key in _output_keys(written).items():
         path = written[one, place]
+        owner = owners.get(key, path)
+        # What lies in one folder has one {parent}, and a second run into the same folder skips what is there.
+        template = "" if owner.parent == one.path.parent else "with --output 'FOLDER/{parent}/{stem}{ext}' or "
         refuse_unless(
             key not in owners,
-            f"{quoted(owners.get(key, path))} and {quoted(one.path)} would both become {quoted(path)}; "
-            "keep them apart with --output 'FOLDER/{parent}/{stem}{ext}' or do them in separate runs",
+            f"{quoted(owner)} and {quoted(one.path)} would both become {quoted(path)}; "
+            f"keep them apart {template}in separate runs, each with an --output folder of its own",
         )
         owners[key] = one.path
         size = max(len(os.fsencode(name)) for name in path.parts)
