@@ -11,7 +11,7 @@ from functools import partial
 from typing import TextIO
 
 from lowlight_cli.atomic import preserve_times
-from lowlight_cli.comparison import write_comparison
+from lowlight_cli.comparison import require_still, write_comparison
 from lowlight_cli.device import explained_memory
 from lowlight_cli.enhancer import Enhancer, Progress
 from lowlight_cli.errors import InputError, LowlightError, OutputError
@@ -179,7 +179,7 @@ class _Line:
     def _do_animation(self, job: Job, animation: Animation) -> tuple[str, ...]:
         """Do frame by frame, one in memory at a time; writing drives reading and computing."""
         if job.variants:
-            raise InputError(f"--compare is for still pictures, and this one has {animation.frames} frames")
+            require_still(animation.frames)
 
         def frames() -> Iterator[Frame]:
             for index, frame in enumerate(read_frames(animation)):

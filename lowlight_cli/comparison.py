@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lowlight_cli.images import FORMATS, Picture, Pixels, output_format, thumbnail_of, write_picture
+from lowlight_cli.atomic import preserve_times as keep_times
+from lowlight_cli.errors import InputError
+from lowlight_cli.images import (
+    FORMATS,
+    Picture,
+    Pixels,
+    output_format,
+    probe,
+    read_picture,
+    thumbnail_of,
+    write_picture,
+)
+from lowlight_cli.images.fit import fit_to_format
+from lowlight_cli.paths import Job
 from lowlight_cli.settings import CompareStyle, Comparison, Encoding
 
 LABELS = ("before", "after")
@@ -36,6 +49,39 @@ def write_comparison(
     if max(width, result.height + _strip_height(_text_size(result.pixels))) > most:
         how = replace(how, size="preview")
     write_picture(compared(original, result, how), path, encoding=encoding, overwrite=overwrite)
+
+
+def compare_job(
+    job: Job, how: Comparison, *, encoding: Encoding, preserve_times: bool = False, pixel_budget: int | None = None
+) -> None:
+    """Write the comparison that a job lacks, from its input and a result that was there.
+
+    Raises InputError where one of them cannot be read or is another picture by now, OutputError as `write_picture`.
+    """
+    assert job.input is not None  # standard input is gone
+    assert job.output is not None
+    require_still(probe(job.input, pixel_budget=pixel_budget).frames)
+    original, result = (read_picture(path, pixel_budget=pixel_budget) for path in (job.input, job.output))
+    original = fit_to_format(original, result.format)
+    if (original.height, original.width) != (result.height, result.width):
+        raise InputError(f"{job.output} is of another size, so there is no comparison; --overwrite makes both anew")
+    if original.pixels.shape != result.pixels.shape or _look(original) != _look(result):
+        how = replace(how, size="preview")  # in which all pictures are alike
+    for path in job.missing:
+        write_comparison(original, result, path, how, encoding=encoding, overwrite=False)
+        if preserve_times:
+            keep_times(job.input, path)
+
+
+def require_still(frames: int) -> None:
+    """Refuse what moves; raises InputError."""
+    if frames > 1:
+        raise InputError(f"--compare is for still pictures, and this one has {frames} frames")
+
+
+def _look(picture: Picture) -> tuple[int, bytes | None]:
+    """Return what says how a picture's numbers are meant."""
+    return picture.depth, picture.icc
 
 
 def compared(original: Picture, result: Picture, how: Comparison = Comparison()) -> Picture:

@@ -17,7 +17,7 @@ _UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Event = TypeVar("Event")
 
-Status = Literal["done", "skipped", "failed", "planned"]
+Status = Literal["done", "skipped", "failed", "planned", "compared"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class FileResult:
     """What became of one input. `tile` is the tile's side in pixels, 0 for the whole picture at once.
 
     `stops` is by how much the picture became brighter on average; 0 only where it stayed as it was.
+    `compared` is an input whose result was there already, and what shows both beside it is new.
     """
 
     input: str

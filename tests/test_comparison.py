@@ -1,5 +1,8 @@
 """Before and after in one picture: every pixel where it belongs, in any depth, and words that cover none of them."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +11,7 @@ from typer.testing import CliRunner
 
 from lowlight_cli.cli import app
 from lowlight_cli.comparison import PREVIEW_SIDE, compared
-from lowlight_cli.images import Picture, read_picture
+from lowlight_cli.images import Picture, read_picture, write_picture
 from lowlight_cli.images.profiles import parse_profile
 from lowlight_cli.settings import Comparison
 
@@ -119,3 +122,83 @@ def test_a_comparison_too_wide_for_its_format_is_of_preview_size(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert read_picture(tmp_path / "wide_lowlight.webp").width == 9000
     assert read_picture(tmp_path / "wide_lowlight_compare.webp").width in range(PREVIEW_SIDE, PREVIEW_SIDE + 20)
+
+
+def run(*told: object):
+    return CliRunner().invoke(app, [str(word) for word in told])
+
+
+ENHANCED = ("--model", "identity", "--device", "cpu")
+
+
+@pytest.mark.parametrize("command", ["enhance", "zero-shot"])
+def test_a_comparison_asked_for_afterwards_is_made_of_the_result_that_is_there(tmp_path, command, monkeypatch):
+    Image.new("RGB", (40, 30), (20, 20, 30)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 30), (90, 80, 70)).save(tmp_path / "a_lowlight.png")
+    before = (tmp_path / "a_lowlight.png").read_bytes()
+    monkeypatch.setitem(sys.modules, "lowlight_cli.batch", None)  # nothing is to be computed
+    ran = run(command, tmp_path, "--compare", "--preserve-times", "--json", "--report", tmp_path / "page.html")
+    assert ran.exit_code == 0, ran.output
+    assert [json.loads(line)["status"] for line in ran.stdout.splitlines()] == ["compared"]
+    assert "1 compared with what was there" in ran.stderr
+    assert "skipped" not in ran.stderr
+    assert "1 compared, in" in (tmp_path / "page.html").read_text()
+    drawn = np.asarray(Image.open(tmp_path / "a_lowlight_compare.png"))
+    assert (drawn[:30, :40] == (20, 20, 30)).all()
+    assert (drawn[:30, -40:] == (90, 80, 70)).all()
+    assert (tmp_path / "a_lowlight.png").read_bytes() == before
+    times = [(tmp_path / name).stat().st_mtime_ns for name in ("a.png", "a_lowlight_compare.png")]
+    assert times[0] == times[1]
+    assert "1 skipped, already there (--overwrite" in run(command, tmp_path, "--compare").stderr
+
+
+@pytest.mark.parametrize("format", ["jpeg", "bmp", "webp"])
+def test_a_comparison_made_afterwards_shows_what_its_format_could_not_hold_alike(tmp_path, format):
+    icc = PROFILES["display-p3"]()
+    levels = np.full((30, 40, 3), (7000, 21000, 14000), dtype=np.uint16)
+    write_picture(Picture(levels, depth=16, icc=icc, profile=parse_profile(icc)), tmp_path / "a.png")
+    names = ("-o", tmp_path / f"b.{format}")
+    assert run("enhance", tmp_path / "a.png", *names, *ENHANCED, "--compare").exit_code == 0
+    (at_once := tmp_path / f"b_compare.{format}").rename(tmp_path / f"once.{format}")
+    ran = run("enhance", tmp_path / "a.png", *names, *ENHANCED, "--compare")
+    assert ran.exit_code == 0, ran.output
+    early, late = (read_picture(path) for path in (tmp_path / f"once.{format}", at_once))
+    assert (early.pixels.shape, early.icc) == (late.pixels.shape, late.icc)
+    assert np.abs(early.pixels[2:28, 2:38].astype(int) - late.pixels[2:28, 2:38]).max() <= 2
+
+
+def test_a_result_of_another_size_fails_its_comparison_and_no_other(tmp_path):
+    for name, size in (("a", 40), ("a_lowlight", 20), ("b", 40), ("b_lowlight", 40)):
+        Image.new("RGB", (size, 30), (20, 20, 30)).save(tmp_path / f"{name}.png")
+    ran = run("enhance", tmp_path, "--compare")
+    assert ran.exit_code == 1
+    assert "a_lowlight.png is of another size, so there is no comparison; --overwrite makes both anew" in ran.stderr
+    assert "1 compared with what was there, 1 failed" in ran.stderr
+    assert (tmp_path / "b_lowlight_compare.png").exists()
+    (tmp_path / "b_lowlight_compare.png").unlink()
+    assert run("enhance", tmp_path, "--compare", "--fail-fast").exit_code == 1
+    assert not (tmp_path / "b_lowlight_compare.png").exists()
+
+
+def test_skipped_files_that_lack_what_only_a_new_fit_makes_are_told(tmp_path):
+    for name in ("a", "a_lowlight"):
+        Image.new("RGB", (40, 30), (20, 20, 30)).save(tmp_path / f"{name}.png")
+    ran = run("zero-shot", tmp_path / "a.png", "--save", "both")
+    assert "1 skipped, already there, 1 of them without all their files (--overwrite does them again)" in ran.stderr
+
+
+def test_a_dry_run_names_comparisons_as_well(tmp_path):
+    for name in ("a", "b", "b_lowlight", "c", "c_lowlight", "c_lowlight_compare"):
+        Image.new("RGB", (40, 30), (20, 20, 30)).save(tmp_path / f"{name}.png")
+    there, inputs = f"{tmp_path}/", [tmp_path / f"{name}.png" for name in "abc"]
+    ran = run("enhance", *inputs, "--compare", "--dry-run")
+    assert ran.stdout.replace(there, "").splitlines() == [
+        "a.png -> a_lowlight.png",
+        "a.png -> a_lowlight_compare.png",
+        "b.png -> b_lowlight.png  (exists: skipped)",
+        "b.png -> b_lowlight_compare.png",
+        "c.png -> c_lowlight.png  (exists: skipped)",
+    ]
+    told = map(json.loads, run("enhance", *inputs, "--compare", "--dry-run", "--json").stdout.splitlines())
+    named = [[name.removeprefix(there) for name in one["variants"]] for one in told]
+    assert named == [["a_lowlight_compare.png"], ["b_lowlight_compare.png"], []]

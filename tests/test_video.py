@@ -304,6 +304,33 @@ def test_a_contact_sheet_shows_frames_before_and_after(tmp_path):
         assert sheet.height > 3 * 48
 
 
+@pytest.mark.parametrize("more", [(), ("--side-by-side",), ("--start", "0.2", "--end", "0.6")])
+def test_a_contact_sheet_asked_for_afterwards_is_that_of_a_run(tmp_path, more):
+    source, sheet = make_clip(tmp_path / "a.mp4", frames=20), tmp_path / "a_lowlight_sheet.png"
+    told = (source, "--contact-sheet", "3", "--exposure", "1", "--crf", "4", *more)
+    assert identity(*told).exit_code == 0
+    made = (tmp_path / "a_lowlight.mp4").read_bytes()
+    with Image.open(sheet.rename(tmp_path / "once.png")) as image:
+        once = np.asarray(image)
+    ran = identity(*told, "--json", "--preserve-times")
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["status"] == "compared"
+    with Image.open(sheet) as image:
+        assert image.size == (once.shape[1], once.shape[0])
+        assert likeness(np.asarray(image), once) < 2
+    assert sheet.stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert (tmp_path / "a_lowlight.mp4").read_bytes() == made
+
+
+def test_a_contact_sheet_asked_for_afterwards_of_what_is_no_clip_fails_alone(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=3)
+    (tmp_path / "a_lowlight.mp4").write_bytes(b"no clip")
+    ran = identity(source, "--contact-sheet", "3")
+    assert ran.exit_code == 1
+    assert "1 failed" in ran.stderr
+    assert not (tmp_path / "a_lowlight_sheet.png").exists()
+
+
 def test_batches_and_tiles_give_the_same_frames(tmp_path):
     source = make_clip(tmp_path / "a.mp4", frames=10)
     plain = done(source, *QUICK)

@@ -91,7 +91,7 @@ def enhance(
     with (
         planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
-        Show(len(plan.jobs), quiet=quiet) as show,
+        Show(len(plan.jobs) + len(plan.uncompared), quiet=quiet) as show,
     ):
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         # A cluster's machines write themselves, and where this one cannot they may.
@@ -123,4 +123,12 @@ def enhance(
             with open_pool(spread, device, prepare, on_tile=on_tile) as pool, closing(pool.run(ready)) as told:
                 results.announce(pool.made_with)
                 results.follow(told)
+        if comparison and plan.uncompared:
+            from lowlight_cli.comparison import compare_job
+
+            budget = opt.pixels(max_megapixels)
+            how = partial(
+                compare_job, how=comparison, encoding=encoding, preserve_times=preserve_times, pixel_budget=budget
+            )
+            results.compare(how, fail_fast=fail_fast)
         results.close()

@@ -42,15 +42,18 @@ def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separ
 
 
 def tell_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print what `--dry-run` is asked for: a line or an object per job."""
-    results = [blank_result(job, "planned") for job in plan.jobs]
-    results += [blank_result(job, "skipped") for job in plan.skipped]
-    for result in results:
+    """Print what `--dry-run` is asked for: a line per file or an object per job."""
+    uncompared = set(plan.uncompared)
+    planned = [(blank_result(job, "planned"), job.variants) for job in plan.jobs]
+    planned += [(blank_result(job, "skipped"), job.missing if job in uncompared else ()) for job in plan.skipped]
+    for result, variants in planned:
         if as_json:
-            typer.echo(json.dumps(result.as_json()))
-        else:
-            note = "  (exists: skipped)" if result.status == "skipped" else ""
-            typer.echo(f"{printable(result.input)} -> {printable(result.output)}{note}")
+            typer.echo(json.dumps({**result.as_json(), "variants": [name_of(path) for path in variants]}))
+            continue
+        note = "  (exists: skipped)" if result.status == "skipped" else ""
+        typer.echo(f"{printable(result.input)} -> {printable(result.output)}{note}")
+        for path in variants:
+            typer.echo(f"{printable(result.input)} -> {printable(name_of(path))}")
 
 
 @contextmanager
@@ -122,7 +125,9 @@ class Report:
         self._look = look
         self._made_with = ""
         self._told: FileResult | None = None
-        self._counts: Counter[str] = Counter(skipped=len(plan.skipped), failed=len(plan.unreadable))
+        self._counts: Counter[str] = Counter(failed=len(plan.unreadable))
+        uncompared = set(plan.uncompared)
+        self._passed = [job for job in plan.skipped if job not in uncompared]
         self._failures: list[str] = []
 
     def announce(self, made_with: str) -> None:
@@ -164,10 +169,15 @@ class Report:
             self._write_interrupted_page()
             raise
 
+    def compare(self, show_both: "Callable[[Job], None]", *, fail_fast: bool) -> None:
+        """Have the comparisons drawn whose results an earlier run made; each fails by itself."""
+        if not fail_fast or self._counts["failed"] == len(self._plan.unreadable):
+            self.follow(_compared(self._plan.uncompared, show_both, fail_fast=fail_fast))
+
     def close(self) -> None:
         """Name what was skipped and what failed; raise typer.Exit(1) if anything failed."""
         if self._as_json:
-            for job in self._plan.skipped:
+            for job in self._passed:
                 typer.echo(json.dumps(blank_result(job, "skipped").as_json()))
         self._summarise()
         self._write_page()
@@ -227,8 +237,12 @@ class Report:
         parts = [f"{counts['done']} done"] if counts["done"] else []
         if counts["unchanged"]:
             parts[0] += f" ({counts['unchanged']} unchanged: bright enough, unless --exposure says more)"
-        if counts["skipped"]:
-            parts.append(f"{counts['skipped']} skipped, already there (--overwrite does them again)")
+        if counts["compared"]:
+            parts.append(f"{counts['compared']} compared with what was there")
+        if self._passed:
+            lacking = sum(bool(job.missing) for job in self._passed)
+            without = f", {lacking} of them without all their files" if lacking else ""
+            parts.append(f"{len(self._passed)} skipped, already there{without} (--overwrite does them again)")
         if counts["failed"]:
             parts.append(f"{counts['failed']} failed")
         said = ", ".join(parts) or "nothing done"
@@ -236,3 +250,15 @@ class Report:
             self._show.tell(said)
         else:
             self._show.say(said)
+
+
+def _compared(jobs: Sequence[Job], show_both: Callable[[Job], None], *, fail_fast: bool) -> "Generator[Told]":
+    for job in jobs:
+        try:
+            show_both(job)
+        except LowlightError as error:
+            yield failed_result(blank_result(job, "failed"), error)
+            if fail_fast:
+                return
+        else:
+            yield blank_result(job, "compared")

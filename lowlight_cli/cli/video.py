@@ -201,7 +201,7 @@ def video(
     with (
         planned_page(report, plan, shown, overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
-        Show(len(plan.jobs), noun="clips", quiet=quiet) as show,
+        Show(len(plan.jobs) + len(plan.uncompared), noun="clips", quiet=quiet) as show,
     ):
         results = Report(plan, show, as_json=as_json, page=page)
         if plan.jobs:
@@ -247,6 +247,18 @@ def video(
                     if resume:
                         show.say("the same command goes on from what is finished")
                     raise
+        if contact_sheet and plan.uncompared:
+            from lowlight_cli.clip import sheet_job
+
+            how = partial(
+                sheet_job,
+                count=contact_sheet,
+                span=span,
+                side_by_side=side_by_side,
+                most_pixels=opt.pixels(max_megapixels),
+                preserve_times=preserve_times,
+            )
+            results.compare(how, fail_fast=fail_fast)
         if plan.skipped:
             from lowlight_cli.video.segments import remove_outlived
 

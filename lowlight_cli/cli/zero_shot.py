@@ -178,7 +178,7 @@ def zero_shot(
     with (
         planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
         logged_to_stderr(quiet=quiet, verbose=verbose),
-        Show(len(plan.jobs), quiet=quiet) as show,
+        Show(len(plan.jobs) + len(plan.uncompared), quiet=quiet) as show,
     ):
         results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
         # A cluster's machines write themselves, and where this one cannot they may.
@@ -206,6 +206,14 @@ def zero_shot(
                 results.follow(told, partial(_draw, show))
         elif not plan.jobs and (keep.weights or keep.log):
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
+        if comparison and plan.uncompared:
+            from lowlight_cli.comparison import compare_job
+
+            budget = opt.pixels(max_megapixels)
+            how = partial(
+                compare_job, how=comparison, encoding=encoding, preserve_times=preserve_times, pixel_budget=budget
+            )
+            results.compare(how, fail_fast=fail_fast)
         results.close()
 
 

@@ -5,12 +5,14 @@
 
 results.py    what a caller may choose, and what is told
 frames.py     frames through the network and the anti-flicker filter
+together.py   a clip and its result, frame beside frame
 contact.py    frames before and after, as a sheet
 work.py       one clip's way through reader, network, filter and writer
 run.py        clips one after the other; a clip that fails is a result, not the end
 """
 
+from lowlight_cli.clip.contact import sheet_job
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.clip.run import check_film, enhance_clips, fitted, ready
 
-__all__ = ["ClipProgress", "ClipResult", "ClipSettings", "check_film", "enhance_clips", "fitted", "ready"]
+__all__ = ["ClipProgress", "ClipResult", "ClipSettings", "check_film", "enhance_clips", "fitted", "ready", "sheet_job"]

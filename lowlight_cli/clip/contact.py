@@ -1,5 +1,6 @@
 """A clip's contact sheet: frames before and after, evenly from its beginning to its end."""
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +9,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lowlight_cli.atomic import preserve_times as keep_times
 from lowlight_cli.clip.frames import floats
+from lowlight_cli.clip.together import Together
+from lowlight_cli.errors import InputError
+from lowlight_cli.paths import Job
 from lowlight_cli.sheet import Cell, write_sheet
+from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
 
 _THUMBNAIL = 320  # long side of a picture, in pixels
@@ -56,14 +62,17 @@ class ContactSheet:
         wanted = min(self._count, len(lines))
         return [lines[(2 * place + 1) * len(lines) // (2 * wanted)] for place in range(wanted)]
 
+    def moments(self, length: Fraction) -> list[Fraction]:
+        """Return the moments to show of so many seconds: the middles of equal parts."""
+        return [length * Fraction(2 * place + 1, 2 * self._count) for place in range(self._count)]
+
     def write(self, *, overwrite: bool) -> None:
         """Write the sheet; raises OutputError."""
         write_sheet(self.path, self.chosen(), overwrite=overwrite)
 
     def _is_next(self, moment: Fraction, length: Fraction) -> bool:
-        """Tell whether a frame is the first at or after one of the moments, the middles of equal parts."""
-        moments = (length * Fraction(2 * place + 1, 2 * self._count) for place in range(self._count))
-        passed = sum(moment >= each for each in moments)
+        """Tell whether a frame is the first at or after one of the moments."""
+        passed = sum(moment >= each for each in self.moments(length))
         new, self._passed = passed - self._passed, passed
         if new > 1 and self._is_resumed and not self._lines:  # they lie in what was done before
             self.is_late = True
@@ -77,6 +86,36 @@ class ContactSheet:
             del self._lines[1::2]
             self._stride *= 2
         return number % self._stride == 0
+
+
+def sheet_job(
+    job: Job,
+    *,
+    count: int,
+    span: Span,
+    side_by_side: bool = False,
+    most_pixels: int | None = None,
+    preserve_times: bool = False,
+) -> None:
+    """Write the contact sheet that a job lacks, from its clip and a result that was there.
+
+    Raises InputError where one of them cannot be read or nobody knows how long the clip is, and OutputError.
+    """
+    assert job.input is not None
+    assert job.output is not None
+    both = Together(job.input, job.output, span=span, side_by_side=side_by_side, most_pixels=most_pixels)
+    if both.end is None:
+        raise InputError("the clip does not say how long it is, so there is no sheet; --overwrite makes both anew")
+    length = both.end - both.start
+    for path in job.missing:
+        sheet = ContactSheet(path, count, length=length, start=both.start)
+        for moment in (Fraction(0), *sheet.moments(length)):
+            with suppress(InputError):  # what breaks off may have fewer frames than it says
+                found, before, after = both.at(both.start + moment)
+                sheet.see(found - both.start, before, after)
+        sheet.write(overwrite=False)
+        if preserve_times:
+            keep_times(job.input, path)
 
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:

@@ -17,6 +17,9 @@ from lowlight_cli.settings import DEFAULT_SUFFIX
 Variant = Literal["enhanced", "compare", "sheet"]
 
 VARIANTS: tuple[Variant, ...] = ("enhanced", "compare")
+COMPARING: tuple[Variant, ...] = ("compare", "sheet")
+"""What shows an input and its result together."""
+
 SEPARATORS = tuple(mark for mark in (os.sep, os.altsep) if mark)
 
 _FIELDS = ("stem", "ext", "parent", "model")

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from lowlight_cli.paths.media import PICTURES, Media
 from lowlight_cli.paths.naming import (
+    COMPARING,
     SEPARATORS,
     Naming,
     Target,
@@ -50,18 +51,25 @@ class Job:
         """Every file the job writes."""
         return () if self.output is None else (self.output, *self.variants)
 
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """Those of its files that are not there now."""
+        return tuple(path for path in self.files if not facts_of(path))
+
 
 @dataclass(frozen=True)
 class Plan:
     """What will be done, sorted by input, and what was set aside.
 
-    `skipped` have a result already. `own_results` are inputs that are themselves results of other inputs.
+    `skipped` have a result already; those of them that lack only what shows input and result together are
+    `uncompared`, too. `own_results` are inputs that are themselves results of other inputs.
     `ignored` is what else the folders hold: junk, other kinds of file, links to folders. `unreadable` are
     folders below an input that could not be searched, and count as failures.
     """
 
     jobs: tuple[Job, ...]
     skipped: tuple[Job, ...] = ()
+    uncompared: tuple[Job, ...] = ()
     own_results: tuple[Path, ...] = ()
     ignored: tuple[Path, ...] = ()
     unreadable: tuple[Path, ...] = ()
@@ -113,6 +121,7 @@ def plan_jobs(
     return Plan(
         jobs=tuple(todo),
         skipped=tuple(skipped),
+        uncompared=tuple(job for job in skipped if _is_uncompared(job)),
         own_results=tuple(sorted([*own, *more_own], key=sort_key)),
         ignored=tuple(sorted(search.ignored, key=sort_key)),
         unreadable=tuple(sorted(search.unreadable, key=sort_key)),
@@ -253,6 +262,12 @@ def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[
         [job for job in skipped if job.input not in results],
         list(results),
     )
+
+
+def _is_uncompared(job: Job) -> bool:
+    """Whether a job lacks files, and nothing but those for which input and result suffice."""
+    missing = set(job.missing)
+    return job.output is not None and bool(missing) and missing <= {variant_path(job.output, one) for one in COMPARING}
 
 
 def _plan_stdin(

@@ -57,4 +57,5 @@ def part_plan(plan: Plan, shard: Shard) -> Plan:
         plan,
         jobs=tuple(job for job in plan.jobs if shard.holds(job)),
         skipped=tuple(job for job in plan.skipped if shard.holds(job)),
+        uncompared=tuple(job for job in plan.uncompared if shard.holds(job)),
     )

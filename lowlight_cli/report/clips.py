@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowlight_cli.clip.together import Together, frame_at
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import Picture, thumbnail_of
 from lowlight_cli.paths import Job
@@ -24,8 +24,6 @@ from lowlight_cli.results import FileResult
 from lowlight_cli.stabilize import LIGHT_FLOOR, is_another_picture
 from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.facts import MOST_PIXELS, ClipFacts, probe_clip
-from lowlight_cli.video.reading import ClipFrame, ClipReader
 
 if TYPE_CHECKING:
     from lowlight_cli.clip import ClipResult
@@ -67,18 +65,24 @@ class Clips:
         if job.input is None or job.output is None:
             return
         try:
-            before, after = (self._probe(path) for path in (job.input, job.output))
-            # Containers shift their beginning, for sound that starts early: the first frames tell by how much.
-            later = _frame_at(before, self._span.start)[0] - _frame_at(after, Fraction(0))[0]
-            glances = {glance.moment: glance for glance in self._glances(before)}
+            both = Together(
+                job.input,
+                job.output,
+                span=self._span,
+                side_by_side=self._side_by_side,
+                most_pixels=self._most_pixels,
+            )
+            glances = {glance.moment: glance for glance in _glances(both)}
         except InputError:
             return
-        captions = iter([" · ".join((size_in_words(before.width, before.height), came, *result.warnings))])
+        clip = both.clip
+        captions = iter([" · ".join((size_in_words(clip.width, clip.height), came, *result.warnings))])
         for moment in key_moments(list(glances.values()), self._frames):
             with suppress(InputError):  # what breaks off may have fewer frames than it says
-                views = self._views(before, after, moment, later=later)
+                _, before, after = both.at(moment)
+                views = self._view("before", before), self._view("after", after)
                 when = moment_in_words(float(moment))
-                yield Card(f"{name} at {when}", next(captions, ""), before.width, before.height, views)
+                yield Card(f"{name} at {when}", next(captions, ""), clip.width, clip.height, views)
 
     def cells(self, result: FileResult) -> tuple[str, ...]:
         """Return what only clips have, of those that were done."""
@@ -88,35 +92,21 @@ class Clips:
         length = duration_in_words(clip.duration)
         return (length, str(clip.frames), f"{clip.frames_per_second:.2f}", clip.codec or "")
 
-    def _probe(self, path: Path) -> ClipFacts:
-        # A result that shows both is twice as wide as what was allowed.
-        return probe_clip(path, most_pixels=2 * (self._most_pixels or MOST_PIXELS))
-
-    def _glances(self, facts: ClipFacts) -> Iterator[Glance]:
-        """Look at evenly spaced moments of the part that was done."""
-        start, end = self._span.start, min(filter(None, (facts.seconds, self._span.end)), default=None)
-        count = 1 if end is None or end <= start else _GLANCES
-        step = ((end or start) - start) / count
-        for place in range(count):
-            with suppress(InputError):  # a clip may end before its time
-                moment, frame = _frame_at(facts, start + step * place)
-                levels = thumbnail_of(_picture(frame.pixels), _CELLS).astype(np.float32) / 255
-                yield Glance(moment, np.log(levels + np.float32(LIGHT_FLOOR)).mean(axis=2))
-
-    def _views(self, before: ClipFacts, after: ClipFacts, moment: Fraction, *, later: Fraction) -> tuple[View, View]:
-        """Return a frame and what became of it, where the clip shows things `later` than its result."""
-        _, frame = _frame_at(before, moment)
-        # The result counts time in ticks of its own: a frame that was rounded down must not give way to the next.
-        early = after.time_base * Fraction(3, 4)
-        _, made = _frame_at(after, max(moment - later - early, Fraction(0)))
-        pixels = made.pixels
-        if self._side_by_side or after.width == 2 * before.width:
-            pixels = pixels[..., pixels.shape[2] // 2 :]
-        return self._view("before", frame.pixels), self._view("after", pixels)
-
     def _view(self, label: str, pixels: Pixels) -> View:
         thumbnail = thumbnail_of(_picture(pixels), self._size.side)
         return View(label, make_preview(thumbnail, self._size.most_bytes))
+
+
+def _glances(both: Together) -> Iterator[Glance]:
+    """Look at evenly spaced moments of the part that was done."""
+    start, end = both.start, both.end
+    count = 1 if end is None or end <= start else _GLANCES
+    step = ((end or start) - start) / count
+    for place in range(count):
+        with suppress(InputError):  # a clip may end before its time
+            moment, frame = frame_at(both.clip, start + step * place)
+            levels = thumbnail_of(_picture(frame.pixels), _CELLS).astype(np.float32) / 255
+            yield Glance(moment, np.log(levels + np.float32(LIGHT_FLOOR)).mean(axis=2))
 
 
 def key_moments(glances: Sequence[Glance], count: int) -> list[Fraction]:
@@ -136,15 +126,6 @@ def key_moments(glances: Sequence[Glance], count: int) -> list[Fraction]:
 
 def _is_other_scene(one: Glance, other: Glance) -> bool:
     return one.light.shape != other.light.shape or is_another_picture(other.light - one.light)
-
-
-def _frame_at(facts: ClipFacts, moment: Fraction) -> tuple[Fraction, ClipFrame]:
-    """Return the first frame at a moment or after it, and its own moment; raises InputError if there is none."""
-    with ClipReader(facts, span=Span(moment)) as reader:
-        frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
-        # The reader counts from the tick nearest to the moment.
-        zero = round((facts.start + moment) / facts.time_base)
-        return (zero + frame.shown) * facts.time_base - facts.start, frame
 
 
 def _picture(planes: Pixels) -> Picture:

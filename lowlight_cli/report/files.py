@@ -93,7 +93,7 @@ class FilesReport:
         if self._failure is not None:
             raise self._failure
         results = [entry.result for entry in self._entries]
-        left = len(self._plan.jobs) - sum(result.status != "skipped" for result in results)
+        left = sum(name_of(job.input) not in told for job in self._plan.jobs)
         said = self._lead(results, seconds, left=left)
         made = dict.fromkeys(f"{each.model} on {each.device}, {each.precision}" for each in results if each.model)
         self._page.write(
@@ -113,7 +113,7 @@ class FilesReport:
     def _lead(self, results: Sequence[FileResult], seconds: float, *, left: int) -> str:
         counts = Counter(result.status for result in results)
         counts["failed"] += len(self._plan.unreadable)
-        parts = [f"{counts[status]} {status}" for status in ("done", "failed", "skipped") if counts[status]]
+        parts = [f"{counts[status]} {status}" for status in ("done", "compared", "failed", "skipped") if counts[status]]
         if left > 0:
             parts.append(f"{left} not begun or not finished")
         said = f"{', '.join(parts) or 'nothing done'}, in {duration_in_words(seconds)}"
