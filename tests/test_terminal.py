@@ -117,3 +117,20 @@ def test_off_a_terminal_it_is_quiet(tmp_path, monkeypatch):
     assert ran.exit_code == 0
     assert "\x1b" not in ran.output
     assert "--show" not in ran.output
+
+
+@pytest.mark.parametrize("words", [("-",), ("a.png", "-o", "-")])
+def test_a_picture_is_not_written_into_a_terminal(tmp_path, words):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "lowlight_cli", "enhance", *words, "--model", "identity"]
+    ran = subprocess.run(
+        line, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.set_blocking(ours, False)
+    with pytest.raises(BlockingIOError):  # nothing was written
+        os.read(ours, 1)
+    os.close(ours)
+    os.close(theirs)
+    assert ran.returncode == 2
+    assert "standard output is a terminal; redirect it or give --output a name" in ran.stderr

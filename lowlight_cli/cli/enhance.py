@@ -1,5 +1,6 @@
 """`lowlight enhance`: pictures through a trained network."""
 
+import sys
 from contextlib import closing
 from functools import partial
 from typing import cast, get_args
@@ -82,8 +83,8 @@ def enhance(
         overwrite=overwrite,
     )
     opt.check_quality(encoding, plan, named)
-    if as_json and not dry_run and any(job.output is None for job in plan.jobs):
-        raise SettingsError("--json and the picture cannot both go to standard output; give --output a file name")
+    if not dry_run and any(job.output is None for job in plan.jobs):
+        _refuse_misused_stdout(as_json=as_json)
     plan = plan if shard is None else part_plan(plan, read_shard(shard))
     if dry_run:
         tell_plan(plan, as_json=as_json)
@@ -132,3 +133,11 @@ def enhance(
             )
             results.compare(how, fail_fast=fail_fast)
         results.close()
+
+
+def _refuse_misused_stdout(*, as_json: bool) -> None:
+    """Refuse a picture on a standard output that is a person's, or where JSON goes; raises SettingsError."""
+    if as_json:
+        raise SettingsError("--json and the picture cannot both go to standard output; give --output a file name")
+    if sys.stdout is not None and sys.stdout.isatty():
+        raise SettingsError("standard output is a terminal; redirect it or give --output a name")
