@@ -357,6 +357,20 @@ def test_an_animation_made_to_keep_us_busy_is_refused(tmp_path):
     assert not (tmp_path / "long_lowlight.gif").exists()
 
 
+@pytest.mark.parametrize("is_named", [True, False], ids=["named", "in a folder"])
+def test_a_link_that_leads_nowhere_fails_alone(tmp_path, is_named):
+    source, page = picture(tmp_path / "a.png"), tmp_path / "page.html"
+    (link := tmp_path / "b.png").symlink_to("gone.png")
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    ran = identity(*([source, link] if is_named else [tmp_path]), "--report", page)
+    assert ran.exit_code == 1
+    assert f"{link}: the link leads nowhere" in ran.stderr
+    assert "1 done" in ran.stderr
+    assert "1 failed" in ran.stderr
+    assert "the link leads nowhere" in page.read_text()
+    assert (tmp_path / "a_lowlight.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

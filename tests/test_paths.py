@@ -420,10 +420,17 @@ def test_links_to_folders_are_not_followed_and_loops_do_not_hang() -> None:
     Path("s/self.jpg").symlink_to("self.jpg")
     plan = plan_jobs(["s"], recursive=True)
     assert set(results(plan)) == {"s/a.jpg"}
-    assert set(plan.ignored) == {Path("s", name) for name in ("loop", "other", "nowhere.jpg", "self.jpg")}
+    assert set(plan.ignored) == {Path("s", name) for name in ("loop", "other")}
+    assert set(plan.unreadable) == {Path("s", name) for name in ("nowhere.jpg", "self.jpg")}
     assert set(results(plan_jobs(["s/other"]))) == {"s/other/b.jpg"}
     with pytest.raises(SettingsError, match="self"):
         plan_jobs(["s/self.jpg"])
+
+
+def test_a_folder_of_pairs_that_is_a_link_to_nowhere_is_named() -> None:
+    Path("low").symlink_to("gone")
+    with pytest.raises(SettingsError, match="there is no file or folder 'low'"):
+        find_pairs(Path("low"), Path("low"))
 
 
 def test_pipes_in_a_folder_are_left_alone() -> None:

@@ -17,7 +17,7 @@ from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import LowlightError, OutputError, SettingsError
 from lowlight_cli.interrupts import interrupts_held
-from lowlight_cli.paths import Job, Plan, read_file_list
+from lowlight_cli.paths import Job, Plan, read_file_list, why_unreadable
 from lowlight_cli.results import FileResult, blank_result, failed_result, last_told, name_of, printable
 
 if TYPE_CHECKING:
@@ -231,8 +231,8 @@ class Report:
     def _summarise(self) -> None:
         if self._plan.own_results:
             self._show.say(f"{len(self._plan.own_results)} left out: results of other inputs")
-        for folder in self._plan.unreadable:
-            self._show.tell(f"{folder}: the folder cannot be read")
+        for path in self._plan.unreadable:
+            self._show.tell(f"{path}: {why_unreadable(path)}")
         counts = self._counts
         parts = [f"{counts['done']} done"] if counts["done"] else []
         if counts["unchanged"]:

@@ -15,7 +15,15 @@ refusal.py  how a name stands in a refusal
 from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff
 from lowlight_cli.paths.naming import VARIANTS, Variant, variant_path
 from lowlight_cli.paths.plan import Job, Plan, plan_jobs, require_ending, require_free, require_own_names
-from lowlight_cli.paths.search import facts_of, files_below, is_file, is_folder, read_file_list, why_absent
+from lowlight_cli.paths.search import (
+    facts_of,
+    files_below,
+    is_file,
+    is_folder,
+    read_file_list,
+    why_absent,
+    why_unreadable,
+)
 from lowlight_cli.paths.shards import Shard, part_plan, read_shard
 
 __all__ = [
@@ -41,4 +49,5 @@ __all__ = [
     "sniff",
     "variant_path",
     "why_absent",
+    "why_unreadable",
 ]

@@ -64,7 +64,7 @@ class Plan:
     `skipped` have a result already; those of them that lack only what shows input and result together are
     `uncompared`, too. `own_results` are inputs that are themselves results of other inputs.
     `ignored` is what else the folders hold: junk, other kinds of file, links to folders. `unreadable` are
-    folders below an input that could not be searched, and count as failures.
+    folders below an input that could not be searched, and links that lead nowhere; they count as failures.
     """
 
     jobs: tuple[Job, ...]

@@ -46,14 +46,16 @@ class Search:
         self._real_folders: dict[Path, Path] = {}
 
     def add(self, item: str | Path) -> None:
-        """Add one input; raises SettingsError when nothing of that name exists.
+        """Add one input; raises SettingsError when nothing of that name exists, not so much as a link.
 
         A string that names no file is expanded if it holds `*`, `?` or `[`, as not every shell does.
         """
         refuse_unless(item != "", "an input has no name: it is empty")  # as an unset variable of a shell is
         path = Path(item)
         facts = facts_of(path)
-        if facts is None:
+        if facts is None and is_link(path):  # a shell's `*.jpg` names it as well
+            self.unreadable.append(path)
+        elif facts is None:
             expands = isinstance(item, str) and glob.has_magic(item)
             refuse_unless(expands, why_absent(path))
             self._expand(str(item))
@@ -101,6 +103,8 @@ class Search:
         known = self._media.format_of(path.suffix) is not None
         if facts and stat.S_ISREG(facts.st_mode) and (known or sniff_file(path, self._media)):
             self._take(path, facts, folders=folders)
+        elif facts is None and known and not is_junk(path.name):
+            self.unreadable.append(path)
         else:
             self.ignored.append(path)
 
@@ -129,6 +133,7 @@ def places_of(found: Sequence[Found]) -> dict[Found, str]:
 
 def files_below(folder: Path, media: Media) -> list[Path]:
     """Return a folder's files of a kind, all the way down, sorted; SettingsError for no such folder."""
+    refuse_unless(facts_of(folder) is not None, why_absent(folder))
     search = Search(media, recursive=True, avoid=None)
     search.add(folder)
     return [one.path for one in search.distinct()]
@@ -166,6 +171,18 @@ def why_absent(path: Path) -> str:
     except (OSError, ValueError):
         pass
     return f"there is no file or folder {quoted(path)}"
+
+
+def why_unreadable(path: Path) -> str:
+    """Say why a search could not read what it met."""
+    if is_folder(path):
+        return "the folder cannot be read"
+    return "the link leads nowhere" if is_link(path) else "it cannot be reached"
+
+
+def is_link(path: Path) -> bool:
+    """Whether a name is that of a link, wherever it leads; never raises."""
+    return os.path.islink(path)  # noqa: PTH114 (`Path.is_symlink` raises where permissions hide the name)
 
 
 def is_file(path: Path) -> bool:

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Protocol
 
 from lowlight_cli.errors import OutputError
-from lowlight_cli.paths import Job, Plan
+from lowlight_cli.paths import Job, Plan, why_unreadable
 from lowlight_cli.report.page import Card, Page, Row, Table, check_page_target
 from lowlight_cli.report.words import duration_in_words, size_in_words
 from lowlight_cli.results import FileResult, blank_result, name_of
@@ -127,9 +127,7 @@ class FilesReport:
             for each in results
             if each.error
         ]
-        rows += [
-            Row((name_of(path), "the folder cannot be read", "input"), is_bad=True) for path in self._plan.unreadable
-        ]
+        rows += [Row((name_of(path), why_unreadable(path), "input"), is_bad=True) for path in self._plan.unreadable]
         return Table("Failures", ("File", "Why", "Code"), rows)
 
     def _files(self) -> Table:
