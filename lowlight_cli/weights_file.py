@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lowlight_cli.atomic import write_atomically
 from lowlight_cli.errors import WeightsError
+from lowlight_cli.weights_kind import weights_kind
 
 _FILE_LIMIT = 1 << 29
 _PICKLE_LIMIT = 1 << 24
@@ -157,15 +158,9 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if data.startswith(b"PK\x03\x04"):
+    if weights_kind(data) == "archive":
         return _plain_tensors(_load_archive(_rewritten_archive(data))), {}
-    if data[8:9] == b"{":
-        return _parse_safetensors(data)
-    if data.startswith(b"version https://git-lfs"):
-        raise WeightsError("is a Git LFS pointer, not the file it points to")
-    if data.startswith(b"\x80"):
-        raise WeightsError("is a pickle from before PyTorch 1.6, which is not read: save it again as safetensors")
-    raise WeightsError("is neither a safetensors file nor a PyTorch file")
+    return _parse_safetensors(data)
 
 
 def _parse_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

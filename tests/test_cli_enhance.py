@@ -404,6 +404,7 @@ def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
         (["--model", "nosuch"], 2, "nosuch"),
         (["--weights", "nosuch.pt"], 3, "nosuch.pt"),
         (["--weights", "."], 3, "is no weights file"),
+        (["--weights", "a.png"], 3, "a.png is neither a safetensors file nor a PyTorch file"),
     ],
 )
 @pytest.mark.parametrize("way", [[], ["--overwrite", "--dry-run"]], ids=["skipped", "dry run"])
@@ -418,6 +419,15 @@ def test_a_slip_is_told_where_there_is_nothing_to_do(tmp_path, monkeypatch, way,
         assert ran.exit_code == code, (command, ran.output)
         assert said in ran.stderr
         assert ran.stdout == ""
+
+
+def test_initial_weights_that_are_none_are_told_where_there_is_nothing_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "a_lowlight.png")
+    ran = lowlight("zero-shot", "a.png", "--init", "a.png")
+    assert ran.exit_code == 3
+    assert "a.png is neither a safetensors file nor a PyTorch file" in ran.stderr
 
 
 def test_options_that_do_nothing_are_refused(tmp_path, monkeypatch):

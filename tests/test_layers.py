@@ -25,6 +25,7 @@ LAYERS = {
     "paths": 1,
     "pairs": 1,
     "results": 1,
+    "weights_kind": 1,
     "images": 2,
     "buffers": 1,
     "video": 2,

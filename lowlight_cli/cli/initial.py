@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lowlight_cli.cli.options import require_weights
 from lowlight_cli.console import Show
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.manifest import read_manifest
@@ -13,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def require_initial(init: str) -> None:
-    """Refuse what is neither a name of the manifest nor a file; raises WeightsError."""
-    if init not in read_manifest() and not is_file(Path(init)):
+    """Refuse what is neither a name of the manifest nor a file of weights by its beginning; raises WeightsError."""
+    if init in read_manifest():
+        return
+    if not is_file(Path(init)):
         raise WeightsError(f"--init {init}: there are no weights of that name, and no such file")
+    require_weights(Path(init))
 
 
 def read_initial(init: str, backend: Literal["darkir", "zeroig"], show: Show, *, offline: bool) -> "Model":

@@ -24,6 +24,7 @@ from lowlight_cli.settings import (
     Precision,
     Tiling,
 )
+from lowlight_cli.weights_kind import KIND_BYTES, weights_kind
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
 _LOSSLESS = ("png", "tiff", "bmp", "gif", "ppm")
@@ -321,11 +322,18 @@ def name_model(model: str, weights: Path | None) -> str:
 
 
 def require_weights(file: Path) -> None:
-    """Refuse a file of weights that is not there; raises WeightsError."""
+    """Refuse a file of weights that is not there, or begins as none does; raises WeightsError."""
     if facts_of(file) is None:
         raise WeightsError(f"--weights: {why_absent(file)}")
     if not is_file(file):
         raise WeightsError(f"{file} is no weights file")
+    try:
+        with file.open("rb") as opened:
+            weights_kind(opened.read(KIND_BYTES))
+    except OSError as error:
+        raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{file} {error}") from error
 
 
 def pixels(megapixels: float | None) -> int | None:
