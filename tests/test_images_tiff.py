@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from test_images import CITY, KEYWORD, iptc_segment
 
-from lowlight_cli.errors import OutputError
+from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.images import Picture, probe, read_animation, read_frames, read_picture, write_frames, write_picture
 from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.tiff import TiffWriter
@@ -232,3 +232,20 @@ def test_a_page_beyond_four_gigabytes_is_refused_in_a_sentence() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1), dtype=np.uint8)
     with pytest.raises(OutputError, match=r"at most 4 GB.*--format png"):
         writer.add_page((64, 64, 1), [noise], depth=8)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("bits", "kind"), [(16, 2), (16, 3), (32, 3), (64, 3)])
+def test_colour_whose_samples_are_no_plain_numbers_is_refused_as_grey_is(order: str, bits: int, kind: int) -> None:
+    def shorts(*values: int) -> tuple[int, bytes]:
+        return SHORT, struct.pack(f"{order}{len(values)}H", *values)
+
+    pixels = 2 * 2 * 3 * bits // 8
+    facts: Entries = {
+        256: shorts(2), 257: shorts(2), 258: shorts(bits, bits, bits), 259: shorts(1), 262: shorts(2), 273: shorts(8),
+        277: shorts(3), 278: shorts(2), 279: shorts(pixels), 339: shorts(kind, kind, kind),
+    }  # fmt: skip
+    start = 8 + pixels
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
+    with pytest.raises(InputError, match=r"signed or floating-point numbers, .*; convert it to 16 bits first"):
+        read_picture(head + bytes(pixels) + packed(facts, start, order))

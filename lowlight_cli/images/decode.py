@@ -21,8 +21,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import extras
 from lowlight_cli.images.budget import default_pixel_budget
+from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.harvest import format_of, frame_places, orientation_to_undo
-from lowlight_cli.images.layout import depth_of
+from lowlight_cli.images.layout import SAMPLE_FORMAT, depth_of
 from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.sniff import (
@@ -35,7 +36,7 @@ from lowlight_cli.images.sniff import (
     is_lossless_webp,
     kind_of,
 )
-from lowlight_cli.images.unpack import picture_of
+from lowlight_cli.images.unpack import NO_AGREED_WHITE, picture_of
 
 Source = Path | bytes
 
@@ -344,6 +345,8 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         if kind is None:
             raise InputError("it is no picture of a kind that can be read") from error
+        if kind == "TIFF" and _has_other_samples(source):
+            raise InputError(NO_AGREED_WHITE) from error
         raise InputError(f"it begins as {kind} files do, but is damaged or of an unusual kind") from error
     if kind == "TIFF":
         image.filename = ""  # or Pillow maps the file, with width and height of the picture once it is turned upright
@@ -357,6 +360,13 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
             image.close()
         raise
     return image
+
+
+def _has_other_samples(source: Source) -> bool:
+    """Whether a TIFF that Pillow knows no mode for says that its samples are signed or floating-point numbers."""
+    with suppress(*LIBRARY_FAILURES), source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        return bool({2, 3} & set(Directories(file).value(SAMPLE_FORMAT) or b""))
+    return False
 
 
 def _require_budget(image: ImageFile.ImageFile, budget: int) -> None:

@@ -37,6 +37,11 @@ from lowlight_cli.images.picture import Picture, Pixels
 from lowlight_cli.images.planar import read_planes
 from lowlight_cli.images.profiles import Convert, plan_colour
 
+NO_AGREED_WHITE = (
+    "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
+    "convert it to 16 bits first"
+)
+
 Reopen = Callable[[], AbstractContextManager[ImageFile.ImageFile]]
 
 # Work on about this many pixels at a time: Pillow's copies of a band stay small beside the picture.
@@ -143,10 +148,7 @@ def _shallow(image: Image.Image, convert: Convert) -> _Samples:
 def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[str]:
     """Warn where Pillow gives less than the file holds; refuse where it would give nonsense."""
     if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in tiff_tag(image, SAMPLE_FORMAT))):
-        raise InputError(
-            "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
-            "convert it to 16 bits first"
-        )
+        raise InputError(NO_AGREED_WHITE)
     warnings = []
     is_deep_file = 16 in tiff_tag(image, BITS_PER_SAMPLE) or is_deep_mode(raw)
     if depth == 8 and is_deep_file:
