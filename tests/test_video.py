@@ -700,6 +700,14 @@ def test_an_encoder_that_cannot_begin_is_wrong_use(tmp_path):
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_an_encoder_of_another_range_says_which_pixels_it_takes(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", sound=None, frames=4)
+    ran = identity(source, "--codec", "mjpeg", "-o", tmp_path / "b.mkv")
+    assert ran.exit_code == 2
+    assert "mjpeg cannot begin for 64x48 yuv420p: invalid argument; try --pix-fmt yuvj420p" in ran.stderr
+    assert identity(source, "--codec", "mjpeg", "-o", tmp_path / "b.mkv", "--pix-fmt", "yuvj420p").exit_code == 0
+
+
 def test_an_option_that_a_later_clip_cannot_have_fails_that_clip_alone(tmp_path):
     for name, codec in (("a.mp4", "libx264"), ("b.webm", "libvpx-vp9"), ("c.mp4", "libx264")):
         make_clip(tmp_path / name, codec=codec, sound=None, frames=4)

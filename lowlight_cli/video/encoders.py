@@ -165,11 +165,12 @@ def require_container(wanted: str, containers: Collection[str | None]) -> None:
 
 
 def _has_ten_bits(encoder: Encoder) -> bool:
-    return any("10le" in name for name in _offered(encoder))
+    return any("10le" in name for name in offered_formats(encoder.name))
 
 
-def _offered(encoder: Encoder) -> list[str]:
-    return [one.name for one in Codec(encoder.name, "w").video_formats or ()]
+def offered_formats(encoder: str) -> list[str]:
+    """Return the pixel formats that an encoder of this name says it takes."""
+    return [one.name for one in Codec(encoder, "w").video_formats or ()]
 
 
 def named_encoder(name: str) -> Encoder:
@@ -192,7 +193,7 @@ def named_encoder(name: str) -> Encoder:
 
 def _choose_pixel_format(encoder: Encoder, facts: ClipFacts, film: Film, *, width: int, height: int) -> str:
     """Keep the source's depth and chroma where the encoder can; 4:4:4 where an odd size forbids less."""
-    offered = _offered(encoder)
+    offered = offered_formats(encoder.name)
     odd = encoder.even and (width % 2 or height % 2)
     if film.pixel_format is not None:
         if film.pixel_format not in offered:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ from av.video.stream import VideoStream
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.settings import Metadata
 from lowlight_cli.video.colour import Converter
-from lowlight_cli.video.encoders import FilmPlan
+from lowlight_cli.video.encoders import FilmPlan, offered_formats
 from lowlight_cli.video.facts import find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
 from lowlight_cli.video.reading import AnyPacket, ClipFrame, ClipReader
@@ -187,10 +188,7 @@ class ClipWriter:
         try:
             like.open(strict=False)
         except av.FFmpegError as error:
-            film = self._film
-            options = ", ".join(f"{name}={value}" for name, value in film.options.items())
-            said = f"{film.encoder} cannot begin with {options} for {film.width}x{film.height} {film.pixel_format}"
-            raise SettingsError(f"{said}: {reason(error)}") from error
+            raise SettingsError(f"{_attempt(self._film)}: {reason(error)}{_full_range_hint(self._film)}") from error
         _refuse_unknown_options(like, self._film)
         self._output.start_encoding()
         self._encoder = _open_encoder(self._film, like=like)
@@ -262,6 +260,19 @@ def _configure(encoder: VideoCodecContext, plan: FilmPlan) -> None:
     if plan.encoder == "libx265" and plan.pixel_format:
         encoder.codec_tag = "hvc1"
     encoder.options = dict(plan.options)
+
+
+def _attempt(film: FilmPlan) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in film.options.items())
+    said = f"{film.encoder} cannot begin{f' with {options}' if options else ''}"
+    return f"{said} for {film.width}x{film.height} {film.pixel_format}"
+
+
+def _full_range_hint(film: FilmPlan) -> str:
+    """Return what may do where an encoder would rather have levels from 0 to 255, as that of Motion JPEG would."""
+    offered, full = offered_formats(film.encoder), film.pixel_format.replace("yuv", "yuvj")
+    preferred = takewhile(lambda name: name != film.pixel_format, offered)
+    return f"; try --pix-fmt {full}" if full in preferred else ""
 
 
 def _refuse_unknown_options(encoder: VideoCodecContext, plan: FilmPlan) -> None:
