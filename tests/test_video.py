@@ -602,6 +602,8 @@ def test_an_animated_gif_becomes_a_film(tmp_path):
         (["--codec", "docx"], "docx"),
         (["--encoder-arg", "nonsense=1"], "nonsense"),
         (["--encoder-arg", "nonsense"], "--encoder-arg"),
+        (["--encoder-arg", "crf=10", "--crf", "20"], "--encoder-arg crf=10 and --crf mean the same; give one of them"),
+        (["--encoder-arg", "preset=slow", "--preset", "fast"], "preset=slow and --preset mean the same"),
         (["--start", "soon"], "--start"),
         (["--start", "2", "--end", "1"], "--end"),
         (["--crf", "60"], "--crf"),

@@ -104,7 +104,11 @@ def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, heigh
         options[encoder.preset_option] = preset
     if encoder.name == "libx264" and _has_avx512():
         options[_X264] = _REPEATABLE_X264
+    given = {"crf": ("--crf", film.crf), encoder.preset_option: ("--preset", film.preset)}
     for name, value in film.arguments:
+        option, chosen = given.get(name, ("", None))
+        if chosen is not None:
+            raise SettingsError(f"--encoder-arg {name}={value} and {option} mean the same; give one of them")
         ours = options.get(name) if name in (_X264, _X265) else None
         options[name] = f"{ours}:{value}" if ours else value  # of two the later counts
     rate = facts.rate if facts.rate and facts.rate <= 240 else Fraction(30)
