@@ -202,3 +202,16 @@ def test_a_dry_run_names_comparisons_as_well(tmp_path):
     told = map(json.loads, run("enhance", *inputs, "--compare", "--dry-run", "--json").stdout.splitlines())
     named = [[name.removeprefix(there) for name in one["variants"]] for one in told]
     assert named == [["a_lowlight_compare.png"], ["b_lowlight_compare.png"], []]
+
+
+def test_a_comparison_that_memory_has_no_room_for_fails_in_a_sentence(tmp_path, monkeypatch):
+    for name in ("a", "a_lowlight"):
+        Image.new("RGB", (40, 30), (20, 20, 30)).save(tmp_path / f"{name}.png")
+
+    def no_room(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("lowlight_cli.comparison.compared", no_room)
+    ran = run("enhance", tmp_path / "a.png", "--compare")
+    assert ran.exit_code == 1
+    assert "memory ran out while it was compared" in ran.stderr

@@ -15,7 +15,7 @@ import typer
 from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
-from lowlight_cli.errors import LowlightError, OutputError, SettingsError
+from lowlight_cli.errors import LowlightError, OutputError, ResourceError, SettingsError
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import Job, Plan, read_file_list, why_unreadable
 from lowlight_cli.results import FileResult, blank_result, failed_result, last_told, name_of, printable
@@ -254,11 +254,13 @@ class Report:
 
 def _compared(jobs: Sequence[Job], show_both: Callable[[Job], None], *, fail_fast: bool) -> "Generator[Told]":
     for job in jobs:
+        result = blank_result(job, "compared")
         try:
             show_both(job)
         except LowlightError as error:
-            yield failed_result(blank_result(job, "failed"), error)
-            if fail_fast:
-                return
-        else:
-            yield blank_result(job, "compared")
+            result = failed_result(result, error)
+        except MemoryError:
+            result = failed_result(result, ResourceError("memory ran out while it was compared; end other programs"))
+        yield result
+        if fail_fast and result.error:
+            return
