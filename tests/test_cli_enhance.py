@@ -362,8 +362,10 @@ def test_a_link_that_leads_nowhere_fails_alone(tmp_path, is_named):
     source, page = picture(tmp_path / "a.png"), tmp_path / "page.html"
     (link := tmp_path / "b.png").symlink_to("gone.png")
     (tmp_path / "b.txt").symlink_to("gone.txt")
-    ran = identity(*([source, link] if is_named else [tmp_path]), "--report", page)
+    ran = identity(*([source, link] if is_named else [tmp_path]), "--report", page, "--json")
     assert ran.exit_code == 1
+    assert [(one["input"], one["status"]) for one in results(ran)] == [(str(source), "done"), (str(link), "failed")]
+    assert results(ran)[1]["error"] == {"code": "input", "message": "the link leads nowhere"}
     assert f"{link}: the link leads nowhere" in ran.stderr
     assert "1 done" in ran.stderr
     assert "1 failed" in ran.stderr

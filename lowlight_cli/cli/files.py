@@ -15,10 +15,10 @@ import typer
 from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
-from lowlight_cli.errors import LowlightError, OutputError, ResourceError, SettingsError
+from lowlight_cli.errors import InputError, LowlightError, OutputError, ResourceError, SettingsError
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import Job, Plan, read_file_list, why_unreadable
-from lowlight_cli.results import FileResult, blank_result, failed_result, last_told, name_of, printable
+from lowlight_cli.results import Failure, FileResult, blank_result, failed_result, last_told, name_of, printable
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
@@ -179,6 +179,9 @@ class Report:
         if self._as_json:
             for job in self._passed:
                 typer.echo(json.dumps(blank_result(job, "skipped").as_json()))
+            for path in self._plan.unreadable:
+                failure = Failure(InputError.code, why_unreadable(path))
+                typer.echo(json.dumps(FileResult(name_of(path), "", "failed", failure).as_json()))
         self._summarise()
         self._write_page()
         if self._counts["failed"]:
