@@ -183,6 +183,16 @@ def test_the_parts_of_a_run_make_what_the_run_makes(count):
     assert {one["status"] for one in again} <= {"skipped", "failed"}
 
 
+def test_comparisons_asked_for_afterwards_are_parted_as_their_results_are():
+    pictures(8)
+    for more in ((), ("--compare",)):
+        for index in (1, 2):
+            ran = lowlight("enhance", "in", "-o", "out/", "--model", "identity", "--shard", f"{index}/2", *more)
+            assert ran.exit_code == 0, ran.output
+    made = [path.name for path in Path("out").iterdir()]
+    assert sorted(made) == sorted(f"{n:02}{end}.png" for n in range(8) for end in ("", "_compare"))
+
+
 @pytest.mark.parametrize("command", ["enhance", "zero-shot", "video"])
 def test_every_command_over_files_plans_its_part(command):
     names = [f"{n}.{'mp4' if command == 'video' else 'jpg'}" for n in range(12)]
