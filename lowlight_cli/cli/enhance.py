@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast, get_args
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, comparing, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import part_plan, plan_jobs, read_shard
@@ -125,12 +125,8 @@ def enhance(
                 results.announce(pool.made_with)
                 results.follow(told)
         if comparison and plan.uncompared:
-            from lowlight_cli.comparison import compare_job
-
-            budget = opt.pixels(max_megapixels)
-            how = partial(
-                compare_job, how=comparison, encoding=encoding, preserve_times=preserve_times, pixel_budget=budget
-            )
+            pixel_budget = opt.pixels(max_megapixels)
+            how = comparing(comparison, encoding, preserve_times=preserve_times, pixel_budget=pixel_budget)
             results.compare(how, fail_fast=fail_fast)
         results.close()
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,7 @@ from lowlight_cli.errors import InputError, LowlightError, OutputError, Resource
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import Job, Plan, read_file_list, why_unreadable
 from lowlight_cli.results import Failure, FileResult, blank_result, failed_result, last_told, name_of, printable
+from lowlight_cli.settings import Comparison, Encoding
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
@@ -107,6 +109,15 @@ def looking(wanted: bool, plan: Plan, show: Show) -> "Callable[[FileResult], Non
             show.write(drawn(cast("Thumbnail", both), protocol))
 
     return look
+
+
+def comparing(
+    how: Comparison, encoding: Encoding, *, preserve_times: bool, pixel_budget: int | None
+) -> Callable[[Job], None]:
+    """Return what draws the comparison of a picture with the result that an earlier run made."""
+    from lowlight_cli.comparison import compare_job
+
+    return partial(compare_job, how=how, encoding=encoding, preserve_times=preserve_times, pixel_budget=pixel_budget)
 
 
 class Report:

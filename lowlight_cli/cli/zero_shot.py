@@ -9,7 +9,7 @@ import typer
 
 from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, looking, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import Report, comparing, looking, named_inputs, pictures, planned_page, tell_plan
 from lowlight_cli.cli.initial import read_initial, require_initial
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import SettingsError
@@ -207,12 +207,8 @@ def zero_shot(
         elif not plan.jobs and (keep.weights or keep.log):
             show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
         if comparison and plan.uncompared:
-            from lowlight_cli.comparison import compare_job
-
-            budget = opt.pixels(max_megapixels)
-            how = partial(
-                compare_job, how=comparison, encoding=encoding, preserve_times=preserve_times, pixel_budget=budget
-            )
+            pixel_budget = opt.pixels(max_megapixels)
+            how = comparing(comparison, encoding, preserve_times=preserve_times, pixel_budget=pixel_budget)
             results.compare(how, fail_fast=fail_fast)
         results.close()
 
