@@ -59,7 +59,7 @@ def _prose(text: str) -> Iterator[str]:
         if lines and all(shown):
             width = max(len(found[1]) for found in shown if found)
             commands = [f"{found[1]:<{width}}  # {found[2]}" if found[2] else found[1] for found in shown if found]
-            yield "\n".join(("```sh", *commands, "```\n"))
+            yield "\n".join(("```sh", *commands, "```\n")).replace("\\[", "[")
         elif lines:
             yield f"{_plain(' '.join(lines))}\n"
 
