@@ -21,6 +21,7 @@ Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _BARE_MODES = ("F", "I")
+_MOST = 4.0  # in floats: a little above white comes of filters, 255 of another scale
 
 
 def enhance(
@@ -103,6 +104,7 @@ def _enhance_tensor(picture: Tensor, enhancer: Enhancer, tone: Tone) -> Tensor:
         raise SettingsError(
             f"a tensor holds floats (3, H, W) or (N, 3, H, W), not {picture.dtype} {tuple(picture.shape)}"
         )
+    _require_range(float(picture.amax()))
     batch = picture if picture.dim() == 4 else picture[None]
     return enhancer.enhance_tensor(batch, tone=tone).view_as(picture)
 
@@ -113,6 +115,8 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
         raise SettingsError(f"an array is (H, W), or (H, W, C) with 1 to 4 channels, not {picture.shape}")
     colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
     top = 1.0 if np.issubdtype(picture.dtype, np.floating) else float(np.iinfo(_depth(picture)).max)
+    if top == 1.0:
+        _require_range(float(colours.max()))
     floats = torch.from_numpy(np.ascontiguousarray(colours, dtype=np.float32) / np.float32(top))
     image = floats.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
     bright = enhancer.enhance_tensor(image, tone=tone)[0].numpy()
@@ -122,6 +126,11 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
     result = planes.copy()
     result[..., : colours.shape[2]] = bright if top == 1.0 else np.rint(bright)
     return result.reshape(picture.shape)
+
+
+def _require_range(most: float) -> None:
+    if most > _MOST:
+        raise SettingsError(f"floats lie in [0, 1], and these reach {most:g}: divide them, or give integers")
 
 
 def _depth(picture: NDArray[np.generic]) -> type[np.integer]:

@@ -72,6 +72,8 @@ def test_tensors_come_back_as_tensors(shape):
         np.zeros(3),
         np.zeros((4, 4), np.int32),
         torch.zeros(4, 4),
+        np.full((4, 4, 3), 200.0),
+        torch.full((3, 4, 4), 200.0),
         torch.zeros(0, 3, 8, 8),
         torch.zeros(3, 0, 8),
         Image.new("F", (4, 4)),
