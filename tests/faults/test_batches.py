@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -221,8 +222,10 @@ class Look:
         self.done = done
         self.memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         self.descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        self.children = sum(len((task / "children").read_text().split()) for task in tasks)
+        self.children = 0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # a thread that reads one file is soon over
+                self.children += len((task / "children").read_text().split())
 
 
 def followed(lowlight: Forks, source: Path, target: Path) -> tuple[list[Look], list[dict]]:
