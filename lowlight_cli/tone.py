@@ -48,8 +48,7 @@ def _protected(original: Tensor, result: Tensor, amount: float) -> Tensor:
     ends darker than what was made bright from less, as a mere blend with the input would let it, all around a lamp.
     """
     before, after = original.amax(1, keepdim=True), result.amax(1, keepdim=True)
-    share = ((before - _HIGHLIGHT_FROM) / (_HIGHLIGHT_TO - _HIGHLIGHT_FROM)).clamp(0, 1)
-    share = share * share * (3 - 2 * share) * amount
+    share = smoothsteps(before, _HIGHLIGHT_FROM, _HIGHLIGHT_TO) * amount
     ceiling = 1 - amount * (1 - before.clamp_min(_RESERVED))
     above = ((after - _KNEE) / (1 - _KNEE)).clamp(0, 1)
     shoulder = _KNEE + above / (above / (ceiling - _KNEE) + (1 - above) / (1 - _KNEE))
@@ -82,6 +81,12 @@ def bisected(is_below: Callable[[float], bool], low: float, high: float, *, step
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
     return (low + high) / 2
+
+
+def smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
+    """Return for each value 0 up to `first`, 1 from `last` on, and between them what rises without a kink."""
+    share = ((values - first) / (last - first)).clamp(0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def to_linear(encoded: Tensor) -> Tensor:

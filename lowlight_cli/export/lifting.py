@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends.darkir import lift
-from lowlight_cli.tone import MAX_CURVATURE, to_encoded, to_linear
+from lowlight_cli.tone import MAX_CURVATURE, smoothsteps, to_encoded, to_linear
 
 _STEPS_TO_STOPS, _STEPS_TO_CURVATURE = 24, 44
 
@@ -22,21 +22,21 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     linear = linear.double()
     pixels = height * width
     room = -to_linear(_norm(linear, pixels, 16)).clamp_min(lift.EMPTY).log() / math.log(2)
-    has_room = lift.smoothsteps(room, lift.ROOM_FROM, lift.ROOM_TO)
+    has_room = smoothsteps(room, lift.ROOM_FROM, lift.ROOM_TO)
     missing = _missing_stops(linear, pixels)
-    trust = lift.smoothsteps(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
+    trust = smoothsteps(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
     wanted = trust * missing + (1 - trust) * (room - lift.ROOM_KEPT).clamp_min(0) * has_room
     # In units of EMPTY: the translation to ONNX takes the addition of its square, 9e-10, for one of nothing.
     light = (linear.sum() / (3 * pixels) / lift.EMPTY).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
     stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
-    lights = lift.smoothsteps(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    lights = smoothsteps(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
     # The zeros around the picture are too dark to drown.
     share = lift.drowned(linear, stops).sum() / pixels
-    drowned = lift.smoothsteps(share, lift.DROWNED_FROM, lift.DROWNED_TO)
+    drowned = smoothsteps(share, lift.DROWNED_FROM, lift.DROWNED_TO)
     roll_off = torch.maximum(lights, drowned) * (1 - has_room)
-    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * lift.smoothsteps(stops, *lift.LIGHTS_REDUCE_STOPS))
+    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * smoothsteps(stops, *lift.LIGHTS_REDUCE_STOPS))
     return stops.view(1), roll_off.view(1)
 
 

@@ -25,7 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowlight_cli.tone import MAX_CURVATURE, bisected, curvature_of, exposed, stops_of, to_encoded, to_linear
+from lowlight_cli.tone import (
+    MAX_CURVATURE,
+    bisected,
+    curvature_of,
+    exposed,
+    smoothsteps,
+    stops_of,
+    to_encoded,
+    to_linear,
+)
 
 TARGET: Final = 0.61  # wanted root mean square of the brightest channel; the best on the validation pairs
 MAX_STOPS: Final = 9.0
@@ -70,12 +79,6 @@ def _logarithmic(linear: Tensor, stops: float) -> Tensor:
 
 def _smoothstep(value: float, first: float, last: float) -> float:
     share = min(max((value - first) / (last - first), 0.0), 1.0)
-    return share * share * (3 - 2 * share)
-
-
-def smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
-    """Return for each value 0 up to `first`, 1 from `last` on, and between them what rises without a kink."""
-    share = ((values - first) / (last - first)).clamp(0, 1)
     return share * share * (3 - 2 * share)
 
 
@@ -209,5 +212,4 @@ def run_lifted(
 
 def _trust(stops: Tensor, full: float) -> Tensor:
     """How much of the network's correction a picture gets: none when it is well lit, all from `full` stops on."""
-    share = (stops / full).clamp(0, 1)
-    return share * share * (3 - 2 * share)
+    return smoothsteps(stops, 0.0, full)
