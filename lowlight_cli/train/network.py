@@ -79,12 +79,8 @@ def _rates(network: nn.Module) -> list[tuple[int, ...]]:
     return [module.dilation for module in network.modules() if isinstance(module, nn.Conv2d)]
 
 
-def predict(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
     """Run a network on a batch: `(n, 3, h, w)`, float32, not clamped."""
-    return _predict(network, batch, recipe)
-
-
-def _predict(network: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
     settings = recipe.network
     basis = haar_basis(settings.unshuffle, batch.lifted.device) if settings.haar else None
 
@@ -123,7 +119,7 @@ def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
 
     # Not in `predict`: without gradients the network takes its folded form, which has a precision of its own.
     with torch.autocast(batch.lifted.device.type, torch.bfloat16, enabled=recipe.optimiser.precision == "bf16"):
-        output = _predict(listening if recipe.loss.side else network, batch, recipe)
+        output = predict(listening if recipe.loss.side else network, batch, recipe)
     loss = total_loss(output, batch.reference, recipe.loss)
     if not sides:
         return loss
