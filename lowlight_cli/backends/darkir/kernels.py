@@ -13,7 +13,6 @@ cannot, `prepare` finds that out, `is_quick_for` says so, and torch's own steps 
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NamedTuple
@@ -83,7 +82,6 @@ def _try_all(device: torch.device) -> None:
 
 def _kernels() -> Any:
     # Imported when a GPU asks for it: 0.2 seconds that no CPU's start-up needs to wait for.
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what it does anyhow; 3.9 warns where nobody has said so
     from lowlight_cli.backends.darkir import triton_kernels
 
     return triton_kernels

@@ -1,7 +1,11 @@
 """The kernels that `kernels` launches, in Triton's own Python. Importing this needs Triton."""
 
+import os
+
 import triton
 import triton.language as tl
+
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what it does anyhow; 3.9 warns where nobody has said so
 
 
 @triton.jit
