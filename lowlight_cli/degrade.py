@@ -27,10 +27,8 @@ _WHITE = 0.98  # share of full white at which a clipped highlight is taken to li
 _ANY, _SHARE, _POSITIVE = 1e6, (0.0, 1.0), (1e-6, 1e6)
 # Where something else than 0 and above makes sense to the chain.
 _LIMITS: Mapping[str, Range] = {
-    **dict.fromkeys(
-        ("mild_share", "well_lit_share", "empty_share", "uneven_share", "blur_share", "quiet_share"), _SHARE
-    ),
-    **dict.fromkeys(("strong_cast_share", "demosaic_share", "smear_share", "jpeg_share"), _SHARE),
+    **dict.fromkeys(("mild_share", "well_lit_share", "empty_share", "uneven_share", "blur_share"), _SHARE),
+    **dict.fromkeys(("quiet_share", "strong_cast_share", "demosaic_share", "smear_share", "jpeg_share"), _SHARE),
     **dict.fromkeys(("demosaic_weight", "smear_weight"), _SHARE),
     **dict.fromkeys(("electrons", "read_electrons", "quiet_noise", "red_gain", "blue_gain"), _POSITIVE),
     **dict.fromkeys(("jpeg_quality", "jpeg_quality_dark"), (1.0, 100.0)),

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +19,7 @@ from PIL import Image
 
 from lowlight_cli.degrade import Camera, draw_shot, scene_of_photo, take
 from lowlight_cli.train.recipe import read_recipe
+from lowlight_cli.train.settings import RECIPES
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared/data/train/photos"
 RECIPE = "darkir-small-tune"
@@ -73,7 +73,7 @@ def main(steps: int | None) -> None:
         folder = Path(name)
         photograph([path for path in photos if path.stem not in held_out][::3][:40], folder / "own", 1)
         photograph([path for path in photos if path.stem in held_out], folder / "test", 2)
-        text = (files("lowlight_cli") / "recipes" / f"{RECIPE}.toml").read_text("utf-8")
+        text = (RECIPES / f"{RECIPE}.toml").read_text("utf-8")
         recipe = folder / f"{RECIPE}.toml"
         recipe.write_text(text if steps is None else re.sub(r"steps = \d+", f"steps = {steps}", text))
         own, test = ((folder / which / side for side in ("low", "high")) for which in ("own", "test"))

@@ -8,13 +8,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from lowlight_cli.degrade import Camera
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.train.settings import published_recipes
+from lowlight_cli.train.settings import RECIPES, published_recipes
 
 T = TypeVar("T")
 
@@ -279,7 +278,7 @@ def read_recipe(name_or_path: str) -> Recipe:
         SettingsError: there is no such recipe, or it says something that cannot be meant.
     """
     if name_or_path in published_recipes():
-        return parse_recipe((files("lowlight_cli") / "recipes" / f"{name_or_path}.toml").read_text("utf-8"))
+        return parse_recipe((RECIPES / f"{name_or_path}.toml").read_text("utf-8"))
     try:
         return parse_recipe(Path(name_or_path).read_text("utf-8"), f"the recipe {name_or_path}")
     except (OSError, UnicodeDecodeError) as error:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from lowlight_cli.errors import SettingsError
 
 DEFAULT_RECIPE = "darkir-small"
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""Where the published recipes lie, a TOML file each."""
 
 
 def published_recipes() -> tuple[str, ...]:
     """The names of the recipes that come with the package."""
-    folder = files("lowlight_cli") / "recipes"
-    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
 
 
 @dataclass(frozen=True)
