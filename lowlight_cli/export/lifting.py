@@ -48,9 +48,10 @@ def lifted(picture: Tensor, stops: Tensor, roll_off: Tensor) -> Tensor:
         below = _stops(middle) < stops
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     curvature = ((low + high) / 2).clamp_min(1e-6).to(picture.dtype)
-    linear = to_linear(picture)
+    roll_off = roll_off.to(picture.dtype)
+    linear = lift.untinted(to_linear(picture), roll_off)
     curved = _expm1(-curvature * linear) / _expm1(-curvature)
-    return to_encoded(torch.lerp(curved, _logarithmic(linear, stops), roll_off.to(picture.dtype)))
+    return to_encoded(torch.lerp(curved, _logarithmic(linear, stops), roll_off))
 
 
 def _logarithmic(linear: Tensor, stops: Tensor) -> Tensor:

@@ -146,6 +146,24 @@ def test_what_is_half_lit_keeps_its_texture_where_the_curve_would_drown_it():
     assert texture(lift(picture, *planned)) > 0.5 * texture(picture)
 
 
+def test_what_is_all_but_black_loses_its_tint_beside_lights_and_nothing_else_does():
+    def lifted(picture: Tensor) -> Tensor:
+        return lift(picture, *plan_lift(picture))
+
+    for lamp in (True, False):
+        room = dark_room(lamp)
+        room[..., :8] = torch.tensor([0.0, 4.0, 3.0])[:, None, None] / 255
+        room[..., 8:16] = torch.tensor([6.0, 12.0, 3.0])[:, None, None] / 255
+        bright = lifted(room)
+        spread = bright.amax(1) - bright.amin(1)
+        assert spread[..., 8:16].min() > 0.1
+        if lamp:
+            assert spread[..., :8].max() < 0.03
+            assert bright[..., :8].mean() > 3 * room[..., :8].mean()
+        else:
+            assert spread[..., :8].min() > 0.1
+
+
 def test_a_picture_without_lights_is_lifted_as_in_training():
     room = dark_room(lamp=False)
     assert plan_lift(room) == (choose_lift(room), 0.0)

@@ -6,7 +6,10 @@ Its slope at black is the gain that shadows receive; we speak of it in stops (lo
 Where a dark picture holds lights (lamps, a window, an evening sky) that curve would turn all of them white. There it
 gives way, by a *roll-off* between 0 and 1, to log(1 + k x) / log(1 + k) of the same slope at black, which keeps apart
 what is bright; and such a picture, exposed for its lights on purpose, is lifted a little less. It gives way as well
-where the curve would drown much of what was dark, such as a pavement in the light before a house at night.
+where the curve would drown much of what was dark, such as a pavement in the light before a house at night. And where it
+gives way the last steps above black lose their tint: beside lamps they hold a veil, an offset of sensor or scanner, and
+a wall of (0, 4, 3) of 255 would come out teal. In a picture that is dark all over they hold its colours, which the
+network was trained to tell from an offset.
 
 Where nothing is bright at all, a picture is under-exposed whatever it shows: snow or a wide sky two stops under still
 looks half bright on average, but nothing in it comes near white. So a picture is lifted at least until its brightest
@@ -53,6 +56,8 @@ DROWNED_STOPS: Final = (1.0, 2.0)  # lift over a part's own distance from white 
 DROWNED_BELOW: Final = (0.25, 0.5)  # linear light of what was dark before; what is brighter is a light
 LIGHTS_REDUCE: Final = 0.25  # share of the lift that they take away at most, and between which stops that sets in
 LIGHTS_REDUCE_STOPS: Final = (2.0, 6.0)
+VEIL: Final = (3 / 255 / 12.92, 9 / 255 / 12.92)  # linear light below and above which a tint is a veil's and a colour
+_LUMINANCE: Final = (0.2126, 0.7152, 0.0722)  # of linear sRGB (IEC 61966-2-1)
 
 ROOM_KEPT: Final = 0.4  # stops of room above the brightest parts that stay; well-lit photographs have 0.8 +- 0.35
 ROOM_FROM: Final = 1.0  # stops of room from which on a picture is under-exposed whatever it shows ...
@@ -174,12 +179,21 @@ def _statistic(preview: Tensor) -> Tensor:
 
 
 def lift(image: Tensor, stops: float, roll_off: float = 0.0) -> Tensor:
-    """Apply a lift to a picture of any shape, sRGB values in [0, 1]; 0 stops returns it as it is."""
+    """Apply a lift to pictures `(..., 3, H, W)`, sRGB values in [0, 1]; 0 stops returns them as they are."""
     if stops <= 0:
         return image
     linear = to_linear(image)
-    lifted = exposed(linear, curvature_of(stops))
-    return to_encoded(torch.lerp(lifted, _logarithmic(linear, stops), roll_off) if roll_off else lifted)
+    if not roll_off:
+        return to_encoded(exposed(linear, curvature_of(stops)))
+    linear = untinted(linear, roll_off)
+    return to_encoded(torch.lerp(exposed(linear, curvature_of(stops)), _logarithmic(linear, stops), roll_off))
+
+
+def untinted(linear: Tensor, share: Tensor | float) -> Tensor:
+    """Take the tint from what is all but black in linear light `(..., 3, H, W)`, by a share; luminance stays."""
+    red, green, blue = linear.unbind(-3)
+    grey = (_LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue).unsqueeze(-3)
+    return torch.lerp(linear, grey, share * (1 - smoothsteps(linear.amax(-3, keepdim=True), *VEIL)))
 
 
 def run_lifted(
