@@ -1,15 +1,23 @@
 """Training losses between pictures `(N, 3, H, W)`: each returns a scalar, 0 where the two are equal."""
 
 from functools import cache
+from importlib import import_module
+from typing import Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from lowlight_cli.errors import SettingsError, WeightsError
 
 _SSIM_SIGMA = 1.5
 _SSIM_RADIUS = 5
 # Wang et al., *Multi-scale structural similarity*, 2003: the weights of the five scales.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Wang et al., *High-resolution image synthesis with conditional GANs*, 2018: of VGG-19's layers the first ReLU of each
+# block, counted behind the one that normalises, and what its features weigh.
+_VGG_WEIGHTS: Final = {2: 1 / 32, 7: 1 / 16, 12: 1 / 8, 21: 1 / 4, 30: 1.0}
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def charbonnier(output: Tensor, reference: Tensor, eps: float = 1e-3) -> Tensor:
@@ -97,3 +105,51 @@ def ms_ssim_loss(output: Tensor, reference: Tensor) -> Tensor:
         if scale < scales - 1:
             output, reference = F.avg_pool2d(output, 2), F.avg_pool2d(reference, 2)
     return 1 - similarity
+
+
+def perceptual(output: Tensor, reference: Tensor) -> Tensor:
+    """`feature_distance` by the VGG-19 that learned ImageNet (Johnson et al., *Perceptual losses*, 2016).
+
+    DarkIR's authors add 0.01 times a loss of this kind. Raises as `load_vgg` does.
+    """
+    return feature_distance(load_vgg(output.device), output, reference)
+
+
+def feature_distance(vgg: nn.Sequential, output: Tensor, reference: Tensor) -> Tensor:
+    """Weighted sum of the mean absolute differences of the features of `load_vgg`; sides of at least 16 pixels."""
+    total, seen, wanted = output.new_zeros(()), output, reference
+    for place, layer in enumerate(vgg):
+        seen = layer(seen)
+        with torch.no_grad():
+            wanted = layer(wanted)
+        if place in _VGG_WEIGHTS:
+            total = total + _VGG_WEIGHTS[place] * (seen - wanted).abs().mean()
+    return total
+
+
+@cache
+def load_vgg(device: torch.device) -> nn.Sequential:
+    """Return VGG-19 up to the last layer that `perceptual` needs, behind one that normalises pictures in [0, 1].
+
+    It is torchvision's, which fetches 575 MB of weights on first use. Raises SettingsError when torchvision is not
+    there or does not work with this torch, WeightsError when the weights cannot be fetched.
+    """
+    try:
+        models = import_module("torchvision.models")
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        message = f"the perceptual loss needs an extra: pip install 'lowlight-cli[metrics]' ({error})"
+        raise SettingsError(message) from error
+    try:
+        layers = models.vgg19(weights="IMAGENET1K_V1", progress=False).features
+    except (OSError, RuntimeError) as error:  # RuntimeError: what came is not what was asked for
+        raise WeightsError(f"the perceptual loss cannot fetch VGG-19's weights: {error}") from error
+    vgg = nn.Sequential(_normalising(), *layers[: max(_VGG_WEIGHTS)])
+    return vgg.requires_grad_(False).eval().to(device)
+
+
+def _normalising() -> nn.Module:
+    """What a batch norm does that has learned ImageNet's mean and deviation, and learns no more."""
+    norm = nn.BatchNorm2d(3, eps=0.0, affine=False)
+    norm.running_mean = torch.tensor(_IMAGENET_MEAN)
+    norm.running_var = torch.tensor(_IMAGENET_DEVIATION).square()
+    return norm

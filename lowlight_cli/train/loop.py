@@ -14,6 +14,7 @@ from lowlight_cli.device import describe_device
 from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import LowlightError, NumericsError
 from lowlight_cli.interrupts import interrupts_held
+from lowlight_cli.losses import load_vgg
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved, Started
 from lowlight_cli.train.gradients import Gradients
@@ -102,9 +103,10 @@ def train(
     only the first one writes. Nothing is validated when `held_out` is empty.
 
     Raises:
-        SettingsError: the checkpoint is of another recipe or started from other weights, or a batch cannot be shared
-            out.
-        WeightsError: the checkpoint cannot be read, or `initial` is another network than the recipe's.
+        SettingsError: the checkpoint is of another recipe or started from other weights, a batch cannot be shared out,
+            or the perceptual loss lacks its extra.
+        WeightsError: the checkpoint or the perceptual loss's weights cannot be read, or `initial` is another network
+            than the recipe's.
         InputError: none of the pictures can be read any more; of fewer that cannot, others take the place.
         WorkerError: a process that makes samples was killed.
         NumericsError: steps are not finite again and again, or the weights are not so in half precision.
@@ -112,9 +114,11 @@ def train(
         OutputError: a file cannot be written.
     """
     device = own_device(run.device)
-    make_folder(run.output / "checkpoint.pt")
     if device.type == "cuda":  # what names no device, such as pinned memory, belongs to this one
         torch.cuda.set_device(device)
+    if recipe.loss.perceptual:
+        load_vgg(device)  # before a step is recorded, and before anything is written
+    make_folder(run.output / "checkpoint.pt")
     with joined_processes(device) as processes:
         state = fresh_state(recipe, device, initial)
         yield from _train(state, recipe, training, held_out, run=run, device=device, processes=processes)

@@ -31,6 +31,7 @@ _LOSSES = {
     "detail": losses.detail,
     "edge": losses.edge,
     "frequency": losses.frequency,
+    "perceptual": losses.perceptual,
 }
 
 

@@ -84,7 +84,10 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """Weights of the losses of `lowlight_cli.losses`; those at 0 are not computed."""
+    """Weights of the losses of `lowlight_cli.losses`; those at 0 are not computed.
+
+    `perceptual` needs the extra `metrics`, which fetches VGG-19 when a training begins.
+    """
 
     charbonnier: float = 1.0
     l1: float = 0.0
@@ -94,6 +97,7 @@ class LossRecipe:
     detail: float = 0.0
     edge: float = 0.0
     frequency: float = 0.0
+    perceptual: float = 0.0
     side: float = 0.0
 
     def __post_init__(self) -> None:
@@ -199,7 +203,10 @@ class Recipe:
     @property
     def digest(self) -> str:
         """The sha256 of the recipe's values, in hexadecimal."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        # What is not computed decides nothing, and a loss that is new leaves the digests of recipes without it.
+        values["loss"] = {name: weight for name, weight in values["loss"].items() if weight}
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
