@@ -477,15 +477,21 @@ def small_darkir() -> dict[str, Tensor]:
 @example({"middle_blk_num_enc": 10**8})
 @example({"enc_blk_nums": [10**8, 1]})
 @example({"dilations": [1] * 100})
+@example({"dilations": [0, 4, 9]})
+@example({"encoder_dilations": 1.5})
+@example({"dilations": [True]})
 def test_settings_that_make_no_network_are_refused_in_one_sentence(stated: dict[str, object]) -> None:
     weights, told = WeightsFile(small_darkir(), {"network": json.dumps(stated)}, ""), ""
     with little_memory():
         try:
-            load_backend("darkir", weights, **ON_CPU)
+            backend = load_backend("darkir", weights, **ON_CPU)
         except WeightsError as error:
             told = str(error)
     assert "\n" not in told
     assert len(told) < 1000
+    if not told:
+        with torch.inference_mode():
+            assert backend.enhance(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize(

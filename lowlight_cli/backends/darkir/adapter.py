@@ -5,8 +5,9 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,14 @@ logger = logging.getLogger(__name__)
 Settings = Mapping[str, object]
 
 # Wider than any network known; files are not trusted.
-_CHANNELS, _BLOCKS, _MOST_STAGES = (1, 4096), (0, 64), 12
+_MOST_STAGES = 12
+# The least and the most of a network's settings, where it is not blocks in a stage.
+_LIMITS: Mapping[str, tuple[int, int]] = {
+    **dict.fromkeys(("width", "img_channel", "csf_reduction"), (1, 4096)),
+    **dict.fromkeys(("dilations", "encoder_dilations"), (1, 64)),
+}
+_BLOCKS = (0, 64)
+_SWITCHES, _FRACTIONS = ("use_csf", "extra_depth_wise"), ("direction_floor",)
 _LONGEST_NAME = 200
 
 
@@ -177,9 +185,12 @@ def _counts(names: Iterable[str]) -> Counter[str]:
 def _refuse_absurd(arguments: Mapping[str, object]) -> None:
     """Refuse what nobody trains, before a file of a few bytes has memory taken for it."""
     for name, value in arguments.items():
-        numbers = value if isinstance(value, list | tuple) else [value]
-        least, most = _CHANNELS if name in ("width", "img_channel", "csf_reduction") else _BLOCKS
-        if len(numbers) > _MOST_STAGES or not all(isinstance(n, int | float) and least <= n <= most for n in numbers):
+        numbers: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+        least, most = _LIMITS.get(name, _BLOCKS)
+        # Exactly these: to Python a bool is an int, and a network of 1.5 blocks breaks at its first picture.
+        kinds = (bool,) if name in _SWITCHES else (int, float) if name in _FRACTIONS else (int,)
+        fits = [type(number) in kinds and least <= number <= most for number in numbers]
+        if len(numbers) > _MOST_STAGES or not all(fits):
             raise WeightsError(f"the weights' setting {name} is {str(value)[:60]}, which makes no DarkIR")
 
 
