@@ -37,8 +37,7 @@ def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     make_folder(target)
     with _os_errors_as_output_errors(target):
-        # Through a link, the file it names is replaced, as an ordinary write would do; the link itself stays.
-        target = target.resolve() if target.is_symlink() else target
+        target = written_by(target)
         mode = _mode_for(target, overwrite)
         part = _part_beside(target)
     try:
@@ -101,10 +100,20 @@ def append_line(target: Path, line: str) -> None:
 def remove_parts(target: Path) -> None:
     """Remove what a writer of `target` that was killed left beside it; only for who knows that none is at work."""
     with suppress(OSError):
+        target = written_by(target)
         for found in target.parent.iterdir():
             random = found.name.removeprefix(f".{_part_stem(target)}.").removesuffix(PART_SUFFIX)
             if found.name == _part_name(target, random) and re.fullmatch("[0-9a-f]{8}", random):
                 found.unlink(missing_ok=True)
+
+
+def written_by(target: Path) -> Path:
+    """Return the file that a writer of `target` replaces: of a link the one it names, as an ordinary write would do.
+
+    The link itself stays.
+    """
+    # Not `resolve`, which breaks where links go in circles.
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
 def make_folder(target: Path) -> None:
@@ -125,13 +134,13 @@ def require_writable(target: Path) -> None:
     Raises:
         OutputError: it takes none.
     """
-    target = target.resolve() if target.is_symlink() else target
+    target = written_by(target)
     folder = next(place for place in target.absolute().parents if os.path.lexists(place))
     if os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return
     probe = folder / f".{secrets.token_hex(4)}{PART_SUFFIX}"  # what the disk does weighs more than what it says
     try:
-        _create(probe, 0o666)
+        _create(probe, None)
         probe.unlink()
     except OSError as error:
         raise OutputError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
@@ -158,12 +167,12 @@ def _os_errors_as_output_errors(target: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _mode_for(target: Path, overwrite: bool) -> int:
-    """Return the new file's permission bits: those of the file it replaces, else what the umask leaves."""
+def _mode_for(target: Path, overwrite: bool) -> int | None:
+    """Return the permission bits of the file that is replaced, None where the umask decides, for there is none."""
     try:
         found = target.stat()
     except FileNotFoundError:
-        return 0o666
+        return None
     if not stat.S_ISREG(found.st_mode):
         raise OutputError(f"cannot write {target}: it is not a plain file")
     if not overwrite:
@@ -189,9 +198,9 @@ def _part_beside(target: Path) -> Path:
     return part
 
 
-def _create(part: Path, mode: int) -> None:
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
-    if mode != 0o666:
+def _create(part: Path, mode: int | None) -> None:
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode))
+    if mode is not None:
         # The umask was applied by open; a replaced file keeps its exact bits. Some file systems have none.
         with suppress(OSError):
             part.chmod(mode)

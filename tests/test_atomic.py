@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lowlight_cli.atomic import atomic_file, atomic_path, preserve_times, write_atomically
+from lowlight_cli.atomic import atomic_file, atomic_path, preserve_times, remove_parts, write_atomically
 from lowlight_cli.errors import OutputError
 
 
@@ -70,13 +70,14 @@ def test_a_file_that_appears_meanwhile_is_not_replaced_without_overwrite(tmp_pat
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_overwrite_replaces_and_keeps_the_permissions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o666])
+def test_overwrite_replaces_and_keeps_the_permissions(tmp_path: Path, mode: int) -> None:
     target = tmp_path / "old.bin"
     target.write_bytes(b"old")
-    target.chmod(0o640)
+    target.chmod(mode)
     write_atomically(target, b"new", overwrite=True)
     assert target.read_bytes() == b"new"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
 def test_a_new_file_has_the_permissions_the_umask_leaves(tmp_path: Path) -> None:
@@ -96,6 +97,25 @@ def test_through_a_link_the_file_behind_it_is_replaced_and_the_link_stays(tmp_pa
     write_atomically(link, b"new", overwrite=True)
     assert link.is_symlink()
     assert real.read_bytes() == b"new"
+
+
+def test_what_a_killed_writer_left_is_removed_also_where_a_link_led_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real, link = tmp_path / "elsewhere" / "real.bin", tmp_path / "link.bin"
+    link.symlink_to(real)
+    left, other = real.with_name(".real.bin.0123abcd.part"), real.with_name(".other.bin.0123abcd.part")
+    left.touch()
+    other.touch()
+    remove_parts(link)
+    assert sorted(real.parent.iterdir()) == [other]
+
+
+def test_a_link_that_goes_in_circles_is_one_sentence(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.bin", tmp_path / "two.bin"
+    one.symlink_to(two)
+    two.symlink_to(one)
+    with pytest.raises(OutputError, match=r"one\.bin"):
+        write_atomically(one, b"new", overwrite=True)
 
 
 def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:

@@ -156,6 +156,23 @@ def test_a_folder_that_takes_no_files_is_found_before_the_work_and_fails_its_own
     assert sorted(written) == ["a.png", "a_lowlight.png"]
 
 
+@pytest.mark.parametrize("linked", ["a.png", "c.png"])
+def test_a_result_that_is_a_link_into_a_folder_that_takes_no_files_fails_alone(linked):
+    with as_an_ordinary_user(), tempfile.TemporaryDirectory() as name:
+        shoot, bright, closed = (Path(name) / folder for folder in ("in", "bright", "closed"))
+        for each in ("a.png", "b.png", "c.png"):
+            picture(shoot / each)
+        bright.mkdir()
+        closed.mkdir()
+        (bright / linked).symlink_to(closed / linked)
+        closed.chmod(0o555)
+        ran = identity(shoot, "-o", bright, "--overwrite", "--json")
+        closed.chmod(0o755)
+    told = {Path(one["input"]).name: one["status"] for one in results(ran)}
+    assert told == {each: "failed" if each == linked else "done" for each in ("a.png", "b.png", "c.png")}
+    assert f"cannot write into the folder {closed}" in ran.stderr
+
+
 def test_fail_fast_stops_at_the_first_failure(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name in "bcd":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from lowlight_cli.atomic import require_writable
+from lowlight_cli.atomic import require_writable, written_by
 from lowlight_cli.cli import options as opt
 from lowlight_cli.console import Show
 from lowlight_cli.errors import InputError, LowlightError, OutputError, ResourceError, SettingsError
@@ -148,15 +148,16 @@ class Report:
 
     def writable(self, jobs: Sequence[Job], *, fail_fast: bool) -> list[Job]:
         """Return the jobs whose folders take their results; the others fail here, before there is any work."""
+        folders = {path: written_by(path).parent for job in jobs for path in job.files}
         refused: dict[Path, OutputError] = {}
-        for folder, path in {path.parent: path for job in jobs for path in job.files}.items():
+        for folder, path in {folder: path for path, folder in folders.items()}.items():
             try:
                 require_writable(path)
             except OutputError as error:
                 refused[folder] = error
         ready = []
         for job in jobs:
-            refusal = None if job.output is None else refused.get(job.output.parent)
+            refusal = next((refused[folders[path]] for path in job.files if folders[path] in refused), None)
             if refusal is None:
                 ready.append(job)
                 continue
