@@ -37,7 +37,7 @@ from lowlight_cli.clip.work import _fingerprint
 from lowlight_cli.console import Show
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import NumericsError, SettingsError
-from lowlight_cli.settings import Compute
+from lowlight_cli.settings import Compute, Tiling
 from lowlight_cli.video import read_time
 from lowlight_cli.video.facts import Turn, probe_clip, turn_of_matrix
 from lowlight_cli.video.flow import Prefetcher
@@ -944,6 +944,18 @@ def test_a_clip_that_is_skipped_loses_the_segments_that_its_result_outlived_and_
     SegmentStore(target, "of a run with --overwrite").prepare()
     assert "1 skipped" in identity(source, "-o", target, *QUICK).stderr
     assert left.exists()
+
+
+def test_segments_are_of_one_way_of_cutting_frames_into_tiles(tmp_path):
+    facts = probe_clip(make_clip(tmp_path / "a.mp4", frames=2))
+
+    def named(tiling):
+        enhancer = load_enhancer("darkir-small", compute=Compute("cpu", "fp32", tiling))
+        return _fingerprint(facts, enhancer, ClipSettings(resume=True))
+
+    assert named(Tiling(32, 0)) == named(Tiling(32, 0))
+    assert len({named(Tiling(32, 0)), named(Tiling(32, 8)), named(Tiling(16, 8)), named(Tiling(0, 8))}) == 4
+    assert named(Tiling(0, 8)) == named(Tiling(0, 16)), "there are no tiles to blend"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc fills what it hands out when told to")

@@ -235,5 +235,6 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
     tile = enhancer.tile_size(facts.height, facts.width)
     one_core_each = not tile and enhancer.at_once(facts.height, facts.width) > 1  # how many frames, memory decides
     chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
-    computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tile, one_core_each)
+    tiled = (tile, enhancer.tiling.overlap if tile else 0)
+    computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tiled, one_core_each)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))
