@@ -21,7 +21,8 @@ Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _BARE_MODES = ("F", "I")
-_MOST = 4.0  # in floats: a little above white comes of filters, 255 of another scale
+# In floats: a little above white or below black comes of filters, 255 and -1 of other scales.
+_LEAST, _MOST = -0.5, 4.0
 
 
 def enhance(
@@ -104,7 +105,7 @@ def _enhance_tensor(picture: Tensor, enhancer: Enhancer, tone: Tone) -> Tensor:
         raise SettingsError(
             f"a tensor holds floats (3, H, W) or (N, 3, H, W), not {picture.dtype} {tuple(picture.shape)}"
         )
-    _require_range(float(picture.amax()))
+    _require_range(float(picture.amin()), float(picture.amax()))
     batch = picture if picture.dim() == 4 else picture[None]
     return enhancer.enhance_tensor(batch, tone=tone).view_as(picture)
 
@@ -116,7 +117,7 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
     colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
     top = 1.0 if np.issubdtype(picture.dtype, np.floating) else float(np.iinfo(_depth(picture)).max)
     if top == 1.0:
-        _require_range(float(colours.max()))
+        _require_range(float(colours.min()), float(colours.max()))
     floats = torch.from_numpy(np.ascontiguousarray(colours, dtype=np.float32) / np.float32(top))
     image = floats.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
     bright = enhancer.enhance_tensor(image, tone=tone)[0].numpy()
@@ -128,9 +129,11 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
     return result.reshape(picture.shape)
 
 
-def _require_range(most: float) -> None:
+def _require_range(least: float, most: float) -> None:
     if most > _MOST:
         raise SettingsError(f"floats lie in [0, 1], and these reach {most:g}: divide them, or give integers")
+    if least < _LEAST:
+        raise SettingsError(f"floats lie in [0, 1], and these reach {least:g}: bring [-1, 1] to it by (x + 1) / 2")
 
 
 def _depth(picture: NDArray[np.generic]) -> type[np.integer]:

@@ -74,6 +74,8 @@ def test_tensors_come_back_as_tensors(shape):
         torch.zeros(4, 4),
         np.full((4, 4, 3), 200.0),
         torch.full((3, 4, 4), 200.0),
+        np.full((4, 4, 3), -1.0),
+        torch.full((3, 4, 4), -1.0),
         torch.zeros(0, 3, 8, 8),
         torch.zeros(3, 0, 8),
         Image.new("F", (4, 4)),
