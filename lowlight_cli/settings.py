@@ -26,6 +26,12 @@ def _require(condition: bool, message: str) -> None:
         raise SettingsError(message)
 
 
+def require_choice(value: str, choices: object, option: str) -> None:
+    """Refuse a value that is none of the strings of a `Literal`, as `option`'s, by a SettingsError."""
+    known: tuple[str, ...] = get_args(choices)
+    _require(value in known, f"{option} is one of {', '.join(known)}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How a picture is cut. `size` is a tile's side in pixels, 0 for the whole picture, None to choose from memory.
@@ -78,7 +84,8 @@ class Compute:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        _require(self.precision in get_args(Precision), "--precision is auto, fp32, bf16 or fp16")
+        require_choice(self.precision, Precision, "--precision")
+        require_choice(self.compile, Compiling, "--compile")
         if self.device != "auto":
             check_compiling(self.compile, self.device)
 
@@ -110,6 +117,7 @@ class Engine:
     gpus_per_worker: float | None = None
 
     def __post_init__(self) -> None:
+        require_choice(self.kind, EngineKind, "--engine")
         told = (self.address, self.workers, self.gpus_per_worker) != (None, None, None)
         _require(self.kind == "ray" or not told, "--ray-address, --workers and --gpus-per-worker go with --engine ray")
         _require(self.workers is None or self.workers >= 1, "--workers is at least 1")
@@ -127,6 +135,7 @@ class Encoding:
     metadata: Metadata = "keep"
 
     def __post_init__(self) -> None:
+        require_choice(self.metadata, Metadata, "--metadata")
         _require(self.quality is None or 1 <= self.quality <= 100, "--quality lies between 1 and 100")
 
 
@@ -136,3 +145,7 @@ class Comparison:
 
     style: CompareStyle = "side"
     size: CompareSize = "full"
+
+    def __post_init__(self) -> None:
+        require_choice(self.style, CompareStyle, "--compare-style")
+        require_choice(self.size, CompareSize, "--compare-size")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.results import FileResult
-from lowlight_cli.settings import Metadata, Tone
+from lowlight_cli.settings import Metadata, Tone, require_choice
 from lowlight_cli.video import Film, Span
 from lowlight_cli.video.facts import MOST_PIXELS
 
@@ -37,6 +37,7 @@ class ClipSettings:
     most_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
+        require_choice(self.metadata, Metadata, "--metadata")
         if self.stabilize is not None and not 0 <= self.stabilize <= 1:
             raise SettingsError("--stabilize-strength lies between 0 and 1")
         if not 1 <= self.frames_per_batch <= 64:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import require_ending
+from lowlight_cli.settings import require_choice
 
 Preset = Literal["fast", "paper"]
 Save = Literal["denoised", "enhanced", "both"]
@@ -28,6 +29,7 @@ class ZeroShot:
     seed: int = 2
 
     def __post_init__(self) -> None:
+        require_choice(self.preset, Preset, "--preset")
         if self.epochs is not None and self.epochs < 1:
             raise SettingsError("--epochs is at least 1")
         if not 0 <= self.seed < 1 << 63:
@@ -65,6 +67,8 @@ class Keep:
     contrast: bool = False
 
     def __post_init__(self) -> None:
+        require_choice(self.save, Save, "--save")
+        require_choice(self.on_interrupt, OnInterrupt, "--on-interrupt")
         if (self.preview_every > 0) != (self.preview_folder is not None):
             raise SettingsError("--preview-every and --preview-dir belong together")
         if self.weights is not None:
