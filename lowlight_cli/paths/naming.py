@@ -10,7 +10,7 @@ from typing import Literal
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths.media import Media, sniff_file
-from lowlight_cli.paths.refusal import quoted, refuse_unless
+from lowlight_cli.paths.refusal import refuse_unless
 from lowlight_cli.paths.search import Found, facts_of, fold, is_file, is_folder, real_path
 from lowlight_cli.settings import DEFAULT_SUFFIX
 
@@ -55,10 +55,9 @@ def read_target(output: str | None, media: Media, *, many: bool, suffix: str | N
     elif _means_folder(output, media, many=many):
         return Target("folder", path)
     else:
-        hint = f"for one called {quoted(path)} end it with a slash"
-        refuse_unless(not many, f"several results need a folder; {hint}")
+        refuse_unless(not many, "several results need a folder; for one called {} end it with a slash", path)
         target = Target("file", path)
-    refuse_unless(suffix is None, f"--suffix has no place beside --output {quoted(output)}, the whole name")
+    refuse_unless(suffix is None, "--suffix has no place beside --output {}, the whole name", Path(output))
     require_format(target.template or path.name, media, format=format)
     return target
 
@@ -100,9 +99,9 @@ def require_format(name: str, media: Media, *, format: str | None) -> None:
         return
     suffix = PurePath(name).suffix
     named = media.format_of(suffix)
-    refuse_unless(named is not None or format is not None, f"{suffix!r} in {quoted(name)} names no format")
-    refuse_unless(named not in media.written_as, f"cannot write {named} files such as {quoted(name)}")
-    refuse_unless(format is None or named in (None, format), f"--format {format} contradicts {quoted(name)}")
+    refuse_unless(named is not None or format is not None, "{!r} in {!r} names no format", suffix, name)
+    refuse_unless(named not in media.written_as, "cannot write {} files such as {!r}", named, name)
+    refuse_unless(format is None or named in (None, format), "--format {} contradicts {!r}", format, name)
 
 
 @dataclass(frozen=True)
@@ -137,13 +136,13 @@ class Naming:
         if target.kind == "beside":
             ending = DEFAULT_SUFFIX if self.suffix is None else self.suffix
             named = is_file(path) and not _is_stream(path)
-            refuse_unless(named, f"{quoted(path)} is no regular file; name its result with --output")
+            refuse_unless(named, "{} is no regular file; name its result with --output", path)
             return path.with_name(f"{stem}{ending}{extension}")
         parent = "/".join(found.folders) if found.folders else path.absolute().parent.name
         filled = Path(target.template.format(stem=stem, ext=extension, parent=parent, model=self.model))
         climbs = ".." in filled.parts[len(target.base.parts) :]
         inside = not climbs and real_path(filled.parent).is_relative_to(real_path(target.base))
-        refuse_unless(inside, f"the result of {quoted(path)} would leave the template's folder: {quoted(filled)}")
+        refuse_unless(inside, "the result of {} would leave the template's folder: {}", path, filled)
         return filled
 
 

@@ -182,21 +182,18 @@ def _require_writable_names(jobs: Mapping[Found, Job]) -> None:
         owner = owners.get(key, path)
         # What lies in one folder has one {parent}, and a second run into the same folder skips what is there.
         template = "" if owner.parent == one.path.parent else "with --output 'FOLDER/{parent}/{stem}{ext}' or "
-        refuse_unless(
-            key not in owners,
-            f"{quoted(owner)} and {quoted(one.path)} would both become {quoted(path)}; "
-            f"keep them apart {template}in separate runs, each with an --output folder of its own",
-        )
+        both = "{} and {} would both become {}; keep them apart {}in separate runs, each with "
+        refuse_unless(key not in owners, both + "an --output folder of its own", owner, one.path, path, template)
         owners[key] = one.path
         size = max(len(os.fsencode(name)) for name in path.parts)
-        refuse_unless(size <= NAME_BYTES, f"{size} bytes are too many for a name on most disks: {quoted(path)}")
+        refuse_unless(size <= NAME_BYTES, "{} bytes are too many for a name on most disks: {}", size, path)
     _require_folders(written.values())
 
 
 def _require_folders(paths: Iterable[Path]) -> None:
     for folder in {path.parent for path in paths}:
         nearest = next(place for place in (folder, *folder.absolute().parents) if facts_of(place))
-        refuse_unless(is_folder(nearest), f"{quoted(nearest)} is no folder, so no result can go below it")
+        refuse_unless(is_folder(nearest), "{} is no folder, so no result can go below it", nearest)
 
 
 def require_own_names(beside: Sequence[Path], *, inputs: Iterable[Path] = (), results: Iterable[Path] = ()) -> None:
@@ -208,26 +205,26 @@ def require_own_names(beside: Sequence[Path], *, inputs: Iterable[Path] = (), re
     for name, key in _output_keys(named).items():
         path, what = named[name], name[0]
         facts = facts_of(path) if what == "beside" else None
-        refuse_unless(bool(path.name), f"{quoted(path)} is no name for a file")
+        refuse_unless(bool(path.name), "{} is no name for a file", path)
         is_short = max(len(os.fsencode(name)) for name in path.parts) <= NAME_BYTES
-        refuse_unless(is_short or what == "result", f"the name is too long for most disks: {quoted(path)}")
-        refuse_unless(facts is None or not stat.S_ISDIR(facts.st_mode), f"{quoted(path)} is a folder, not a file")
+        refuse_unless(is_short or what == "result", "the name is too long for most disks: {}", path)
+        refuse_unless(facts is None or not stat.S_ISDIR(facts.st_mode), "{} is a folder, not a file", path)
         victim = victims.get((facts.st_dev, facts.st_ino)) if facts else None
-        refuse_unless(victim is None, f"{quoted(path)} would replace the input {quoted(victim or path)}")
-        refuse_unless(key not in taken, f"two files would become {quoted(path)}; give each a name of its own")
+        refuse_unless(victim is None, "{} would replace the input {}", path, victim)
+        refuse_unless(key not in taken, "two files would become {}; give each a name of its own", path)
         taken.add(key)
     _require_folders(beside)
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:
     """Refuse a file that is there already, unless it may be replaced; raises SettingsError."""
-    refuse_unless(overwrite or not facts_of(path), f"{quoted(path)} exists already; use --overwrite to replace it")
+    refuse_unless(overwrite or not facts_of(path), "{} exists already; use --overwrite to replace it", path)
 
 
 def require_ending(path: Path, endings: Sequence[str], option: str) -> None:
     """Refuse a name for an option's file that ends in none of `endings`, in any case; raises SettingsError."""
     wanted = " or ".join(endings)
-    refuse_unless(path.suffix.lower() in endings, f"{option} is a file ending in {wanted}, not {quoted(path)}")
+    refuse_unless(path.suffix.lower() in endings, "{} is a file ending in {}, not {}", option, wanted, path)
 
 
 def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[Job], list[Job], list[Path]]:
@@ -245,16 +242,16 @@ def _part_existing(jobs: Mapping[Found, Job], *, overwrite: bool) -> tuple[list[
         asked = [(path, facts_of(real_path(path.parent) / path.name)) for path in job.files]
         existing = [(path, facts) for path, facts in asked if facts]
         for path, facts in existing:
-            refuse_unless(not stat.S_ISDIR(facts.st_mode), f"the result {quoted(path)} would replace a folder")
+            refuse_unless(not stat.S_ISDIR(facts.st_mode), "the result {} would replace a folder", path)
             identity = (facts.st_dev, facts.st_ino)
             if overwrite and path.is_symlink():  # what it leads to is replaced
                 other = linked.setdefault(real_path(path), one.path)
-                both = f"{quoted(other)} and {quoted(one.path)} would both become what {quoted(path)} is a link to"
-                refuse_unless(other == one.path, both)
+                both = "{} and {} would both become what {} is a link to"
+                refuse_unless(other == one.path, both, other, one.path, path)
             if identity in inputs:
                 safe = identity != one.device_and_inode and not overwrite
                 victim = inputs[identity].path
-                refuse_unless(safe, f"the result {quoted(path)} would replace the input {quoted(victim)}")
+                refuse_unless(safe, "the result {} would replace the input {}", path, victim)
                 results.add(victim)
         (skipped if existing and not overwrite else todo).append(job)
     return (

@@ -5,10 +5,14 @@ from pathlib import PurePath
 from lowlight_cli.errors import SettingsError
 
 
-def refuse_unless(condition: bool, message: str) -> None:
-    """Raise SettingsError with `message` unless `condition` holds."""
+def refuse_unless(condition: bool, message: str, *about: object) -> None:
+    """Raise SettingsError with `message` unless `condition` holds; its `{}` are for `about`, where paths are `quoted`.
+
+    The sentence is put together only where it is needed: a plan asks some ten conditions of every file.
+    """
     if not condition:
-        raise SettingsError(message)
+        shown = [quoted(one) if isinstance(one, PurePath) else one for one in about]
+        raise SettingsError(message.format(*shown) if about else message)
 
 
 def quoted(path: str | PurePath) -> str:

@@ -73,7 +73,7 @@ class Search:
 
     def _expand(self, pattern: str) -> None:
         matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (may be absolute)
-        refuse_unless(bool(matches), f"there is no file or folder {quoted(pattern)}")
+        refuse_unless(bool(matches), "there is no file or folder {!r}", pattern)
         for path in matches:
             if not is_folder(path):
                 self._consider(path)
