@@ -17,7 +17,7 @@
 - `picture` holds the result: `Picture`, and `Canvas` for the way back.
 - `thumbnail` makes pictures small to look at.
 - `metadata` keeps EXIF true, `xmp` XMP, `photoshop` IPTC; `directory` edits TIFF structures in place, `gather` takes
-  what describes out of a TIFF's.
+  what describes out of a TIFF's; `tiff_tags` names their entries.
 - `fit` leaves of a picture what a format can hold; `encode` and, for several frames, `animate` are the ways out; `png`,
   `tiff`, `ppm` and `bmp` write what Pillow cannot.
 - `formats` says what each format can hold; `sniff` knows files by their first bytes; `extras` reads HEIC and raw

@@ -23,7 +23,7 @@ from lowlight_cli.images import extras
 from lowlight_cli.images.budget import default_pixel_budget
 from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.harvest import format_of, frame_places, orientation_to_undo
-from lowlight_cli.images.layout import SAMPLE_FORMAT, depth_of
+from lowlight_cli.images.layout import depth_of
 from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.sniff import (
@@ -36,6 +36,7 @@ from lowlight_cli.images.sniff import (
     is_lossless_webp,
     kind_of,
 )
+from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.images.unpack import NO_AGREED_WHITE, picture_of
 
 Source = Path | bytes
@@ -365,7 +366,7 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
 def _has_other_samples(source: Source) -> bool:
     """Whether a TIFF that Pillow knows no mode for says that its samples are signed or floating-point numbers."""
     with suppress(*LIBRARY_FAILURES), source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-        return bool({2, 3} & set(Directories(file).value(SAMPLE_FORMAT) or b""))
+        return bool({2, 3} & set(Directories(file).value(Tag.SAMPLE_FORMAT) or b""))
     return False
 
 

@@ -10,9 +10,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lowlight_cli.images.tiff_tags import BYTES_OF_KIND
+
 TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
-_VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I"}
 
 
@@ -134,7 +135,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Length of the value in bytes."""
-        return _VALUE_BYTES.get(self.kind, 0) * self.count
+        return BYTES_OF_KIND.get(self.kind, 0) * self.count
 
     @property
     def place(self) -> int:
@@ -150,7 +151,7 @@ class Entry:
         kind = _INTEGER_FORMATS.get(self.kind)
         if kind is None:
             return ()
-        step = _VALUE_BYTES[self.kind]
+        step = BYTES_OF_KIND[self.kind]
         ends = range(self.place, self.place + min(self.size, 1000 * step), step)
         return tuple(self.block.unpack(kind, place) for place in ends)
 

@@ -18,9 +18,10 @@ from PIL import Image
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.gather import INTEROP, MAKER_NOTE, Directories
+from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.metadata import Tags, as_srgb, readable_exif
 from lowlight_cli.images.picture import Picture
+from lowlight_cli.images.tiff_tags import Tag
 
 if TYPE_CHECKING:
     from rawpy import RawPy
@@ -31,8 +32,6 @@ _LIBRARIES = {"HEIF": ("pillow_heif", "heic"), "RAW": ("rawpy", "raw")}
 
 # LibRaw's own words for the sRGB curve: the exponent, and the slope of the straight part.
 _SRGB_GAMMA = (2.4, 12.92)
-
-_XMP = 700
 
 
 def require(kind: str) -> ModuleType:
@@ -99,8 +98,8 @@ def _tags_of_raw(source: Source, photo: "RawPy") -> Tags:
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
             found = Directories(file)
-            exif = found.exif(without=(MAKER_NOTE, INTEROP))
-            xmp = found.value(_XMP)
+            exif = found.exif(without=(Tag.MAKER_NOTE, Tag.INTEROP_DIRECTORY))
+            xmp = found.value(Tag.XMP)
     except (ValueError, OSError):
         exif = _exif_of_preview(photo)
     exif = readable_exif(exif)
@@ -112,7 +111,7 @@ def _exif_of_preview(photo: "RawPy") -> bytes | None:
         preview = photo.extract_thumb().data
         with Image.open(io.BytesIO(preview if isinstance(preview, bytes) else b"")) as image:
             block = readable_exif(image.info.get("exif"))
-        return Directories(io.BytesIO(block)).exif(without=(MAKER_NOTE, INTEROP)) if block else None
+        return Directories(io.BytesIO(block)).exif(without=(Tag.MAKER_NOTE, Tag.INTEROP_DIRECTORY)) if block else None
     except Exception:  # LibRaw has no preview, or Pillow raises whatever its reading of bytes makes it raise
         return None
 

@@ -12,17 +12,17 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import IO, NamedTuple
 
+from lowlight_cli.images.tiff_tags import BYTES_OF_KIND, Tag
+
 # Entries that describe, and are true of a result as well.
 _DESCRIPTIVE = (
-    0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298,
-    0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
+    Tag.DOCUMENT_NAME, Tag.IMAGE_DESCRIPTION, Tag.MAKE, Tag.MODEL, Tag.PAGE_NAME, Tag.SOFTWARE, Tag.DATE_TIME,
+    Tag.ARTIST, Tag.HOST_COMPUTER, Tag.RATING, Tag.RATING_PERCENT, Tag.COPYRIGHT,
+    Tag.XP_TITLE, Tag.XP_COMMENT, Tag.XP_AUTHOR, Tag.XP_KEYWORDS, Tag.XP_SUBJECT,
 )  # fmt: skip
-_DETAILS, _PLACE, INTEROP = 0x8769, 0x8825, 0xA005
-MAKER_NOTE = 0x927C
 
 _ORDERS = {b"II": "<", b"MM": ">"}
 _BIG = 43
-_BYTES_OF_KIND = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 18: 8}
 _LONG = 4
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _LARGEST_VALUE = 1 << 24  # bytes; descriptions are shorter
@@ -59,15 +59,15 @@ class Directories:
     def exif(self, *, without: Collection[int] = ()) -> bytes | None:
         """Return what describes the picture, without some tags: a block with one directory, and those below it."""
         described = self._narrowed({tag: self._first[tag] for tag in _DESCRIPTIVE if tag in self._first})
-        for pointer in (_DETAILS, _PLACE):
+        for pointer in (Tag.EXIF_DIRECTORY, Tag.GPS_DIRECTORY):
             if below := self._below(self._first, pointer):
                 described[pointer] = self._narrowed({tag: value for tag, value in below.items() if tag not in without})
-        details = described.get(_DETAILS)
-        if isinstance(details, dict) and INTEROP in details:
-            interop = self._below(details, INTEROP)
-            del details[INTEROP]
+        details = described.get(Tag.EXIF_DIRECTORY)
+        if isinstance(details, dict) and Tag.INTEROP_DIRECTORY in details:
+            interop = self._below(details, Tag.INTEROP_DIRECTORY)
+            del details[Tag.INTEROP_DIRECTORY]
             if interop:
-                details[INTEROP] = self._narrowed(interop)
+                details[Tag.INTEROP_DIRECTORY] = self._narrowed(interop)
         if not described:
             return None
         start = b"II*\x00" if self._order == "<" else b"MM\x00*"
@@ -75,11 +75,14 @@ class Directories:
 
     def has_maker_note(self) -> bool:
         """Whether a camera's maker wrote notes, whose offsets only hold in this very file."""
-        return MAKER_NOTE in (self._below(self._first, _DETAILS) or ())
+        return Tag.MAKER_NOTE in (self._below(self._first, Tag.EXIF_DIRECTORY) or ())
 
     def is_damaged(self) -> bool:
         """Whether a directory below the first cannot be read."""
-        return any(tag in self._first and self._below(self._first, tag) is None for tag in (_DETAILS, _PLACE))
+        return any(
+            tag in self._first and self._below(self._first, tag) is None
+            for tag in (Tag.EXIF_DIRECTORY, Tag.GPS_DIRECTORY)
+        )
 
     def _read(self, place: int, size: int) -> bytes:
         if place + size > self._length:
@@ -122,7 +125,7 @@ class Directories:
         found: _Directory = {}
         left = self._length
         for number, (tag, kind, length, at) in enumerate(line.iter_unpack(self._read(first, count * line.size))):
-            size = length * _BYTES_OF_KIND.get(kind, 0)
+            size = length * BYTES_OF_KIND.get(kind, 0)
             if 0 < size < min(_LARGEST_VALUE, left):
                 left -= size
                 with suppress(ValueError):
@@ -160,7 +163,7 @@ class Directories:
         for tag, value in sorted(directory.items()):
             at = end + len(behind)
             if isinstance(value, _Value):
-                kind, count, content = value.kind, len(value.content) // _BYTES_OF_KIND[value.kind], value.content
+                kind, count, content = value.kind, len(value.content) // BYTES_OF_KIND[value.kind], value.content
             else:
                 kind, count, content = _LONG, 1, self._packed(value, at)
             lines += struct.pack(f"{self._order}HHI", tag, kind, count)

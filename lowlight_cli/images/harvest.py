@@ -7,12 +7,10 @@ from PIL import ImageFile
 
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.gather import MAKER_NOTE, Directories
+from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, readable_exif
+from lowlight_cli.images.tiff_tags import Tag
 
-_TIFF_PHOTOSHOP, _TIFF_IPTC = 0x8649, 0x83BB
-_TIFF_RESOLUTION, _TIFF_UNIT, _TIFF_PROFILE = 0x011A, 0x0128, 0x8773
-_NEW_SUBFILE_TYPE = 0x00FE
 _LARGEST_DPI = 65_535  # what JPEG can say; more is damage
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
 # Texts in which PNG writers keep what PNG had, or has, no place for; APP1 is the one or the other.
@@ -53,7 +51,7 @@ def exif_of(image: ImageFile.ImageFile) -> bytes | None:
     """Return the EXIF block as it stands in the file; a TIFF's is gathered from its directories."""
     if image.format == "TIFF":
         told = _told_by_tiff(image)
-        return readable_exif(told.exif(without=(MAKER_NOTE,))) if told else None
+        return readable_exif(told.exif(without=(Tag.MAKER_NOTE,))) if told else None
     found: list[bytes | None] = [image.info.get("exif"), *(_hex_profile(image.info.get(name)) for name in _PNG_EXIF)]
     return next((block for one in found if (block := readable_exif(one))), None)
 
@@ -128,7 +126,7 @@ def _full_pages(image: ImageFile.ImageFile, count: int) -> Sequence[int]:
     pages = []
     for index in range(count):
         image.seek(index)
-        if not int(getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)) & 1:
+        if not int(getattr(image, "tag_v2", {}).get(Tag.NEW_SUBFILE_TYPE, 0)) & 1:
             pages.append(index)
     image.seek(0)
     return pages or range(1)
@@ -158,7 +156,7 @@ def _hex_profile(text: str | None) -> bytes | None:
 
 def _photoshop_of(image: ImageFile.ImageFile) -> bytes | None:
     if told := _told_by_tiff(image):
-        return photoshop.with_iptc(told.value(_TIFF_PHOTOSHOP), told.value(_TIFF_IPTC))
+        return photoshop.with_iptc(told.value(Tag.PHOTOSHOP), told.value(Tag.IPTC))
     for name in _PNG_IPTC if image.format == "PNG" else ():
         if content := _hex_profile(image.info.get(name)):
             return photoshop.resources_of(content)
@@ -169,7 +167,7 @@ def _photoshop_of(image: ImageFile.ImageFile) -> bytes | None:
 
 def profile_of(image: ImageFile.ImageFile) -> bytes | None:
     """Return the ICC profile of an image; of a page that has none Pillow still tells the last one's."""
-    if image.format == "TIFF" and _TIFF_PROFILE not in getattr(image, "tag_v2", {}):
+    if image.format == "TIFF" and Tag.ICC_PROFILE not in getattr(image, "tag_v2", {}):
         return None
     return image.info.get("icc_profile") or None
 
@@ -177,7 +175,7 @@ def profile_of(image: ImageFile.ImageFile) -> bytes | None:
 def _dpi_of(image: ImageFile.ImageFile) -> tuple[float, float] | None:
     if image.format == "TIFF":  # of a page that has none Pillow still tells the last one's
         page = getattr(image, "tag_v2", {})
-        if _TIFF_RESOLUTION not in page or page.get(_TIFF_UNIT) == 1:
+        if Tag.X_RESOLUTION not in page or page.get(Tag.RESOLUTION_UNIT) == 1:
             return None
     try:
         across, down = (float(value) for value in image.info["dpi"])

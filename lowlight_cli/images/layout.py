@@ -4,11 +4,7 @@ import re
 
 from PIL import Image, ImageFile
 
-BITS_PER_SAMPLE = 258
-PHOTOMETRIC = 262
-PLANAR_CONFIGURATION = 284
-EXTRA_SAMPLES = 338
-SAMPLE_FORMAT = 339
+from lowlight_cli.images.tiff_tags import Tag
 
 _DEEP_COLOUR = re.compile("(RGB|RGBX|RGBA|RGBa|LA);16[BLN]")
 
@@ -16,7 +12,7 @@ _DEEP_COLOUR = re.compile("(RGB|RGBX|RGBA|RGBa|LA);16[BLN]")
 def depth_of(image: ImageFile.ImageFile) -> int:
     """Return the bits per channel of the picture that `picture_of` makes of an opened image: 8 or 16."""
     is_deep = is_deep_colour(image) or most_of_ppm(image) > 255 or image.mode.startswith(("I", "F"))
-    return 16 if is_deep or (needs_planes(image) and 16 in tiff_tag(image, BITS_PER_SAMPLE)) else 8
+    return 16 if is_deep or (needs_planes(image) and 16 in tiff_tag(image, Tag.BITS_PER_SAMPLE)) else 8
 
 
 def is_deep_mode(raw: str) -> bool:
@@ -33,7 +29,7 @@ def is_deep_colour(image: ImageFile.ImageFile) -> bool:
 
 def needs_planes(image: ImageFile.ImageFile) -> bool:
     """Tell a TIFF whose channels lie apart where Pillow would read 8 bits of 16, or take alpha for what it is not."""
-    has_more = 16 in tiff_tag(image, BITS_PER_SAMPLE) or image.mode in ("LA", "La", "RGBA")
+    has_more = 16 in tiff_tag(image, Tag.BITS_PER_SAMPLE) or image.mode in ("LA", "La", "RGBA")
     return _is_planar(image) and has_more and image.mode in ("LA", "La", "RGB", "RGBX", "RGBA")
 
 
@@ -62,7 +58,7 @@ def raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _is_planar(image: ImageFile.ImageFile) -> bool:
-    return len(image.getbands()) > 1 and 2 in tiff_tag(image, PLANAR_CONFIGURATION)
+    return len(image.getbands()) > 1 and 2 in tiff_tag(image, Tag.PLANAR_CONFIGURATION)
 
 
 def set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:

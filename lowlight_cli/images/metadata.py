@@ -11,18 +11,15 @@ from dataclasses import dataclass, replace
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
 from lowlight_cli.images.directory import Directory, Entry, TiffBlock
+from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.settings import Metadata
 
 EXIF_START = b"Exif\x00\x00"
 """What stands before the block in a JPEG."""
 
-_ORIENTATION = 0x0112
-_WIDTHS = (0x0100, 0xA002)
-_HEIGHTS = (0x0101, 0xA003)
-_EXIF_DIRECTORY = 0x8769
-_PLACE_DIRECTORY = 0x8825
-_COLOUR_SPACE, _SRGB = 0xA001, 1
-_THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_WIDTHS = (Tag.IMAGE_WIDTH, Tag.PIXEL_X_DIMENSION)
+_HEIGHTS = (Tag.IMAGE_LENGTH, Tag.PIXEL_Y_DIMENSION)
+_SRGB = 1
 
 # Names that ImageMagick gives, among a PNG's texts, to what it knows of EXIF and XMP.
 _PLACE_TEXT = re.compile(r"gps|:(city|state|country|location)", re.IGNORECASE)
@@ -87,7 +84,7 @@ def orientation_of(exif: bytes | None) -> int:
     """Return the EXIF orientation, 1 to 8; 1 (upright) where none is given or it makes no sense."""
     if exif is None:
         return 1
-    entry = TiffBlock(exif).first().find(_ORIENTATION)
+    entry = TiffBlock(exif).first().find(Tag.ORIENTATION)
     value = entry.integer() if entry else None
     return value if value is not None and 1 <= value <= 8 else 1
 
@@ -98,11 +95,11 @@ def without_place(exif: bytes | None) -> bytes | None:
         return None
     block = TiffBlock(exif)
     first = block.first()
-    while pointer := first.find(_PLACE_DIRECTORY):
+    while pointer := first.find(Tag.GPS_DIRECTORY):
         for entry in _entries_at(block, pointer):
             entry.erase()
         # In a damaged block a value may lie over the directory itself, and the pointer be erased by now.
-        if pointer := first.find(_PLACE_DIRECTORY):
+        if pointer := first.find(Tag.GPS_DIRECTORY):
             first.remove(pointer)
     return block.bytes()
 
@@ -110,9 +107,9 @@ def without_place(exif: bytes | None) -> bytes | None:
 def as_srgb(exif: bytes) -> bytes:
     """Return the block of a picture that is in sRGB now."""
     block = TiffBlock(exif)
-    pointer = block.first().find(_EXIF_DIRECTORY)
+    pointer = block.first().find(Tag.EXIF_DIRECTORY)
     for entry in _entries_at(block, pointer) if pointer else ():
-        if entry.tag == _COLOUR_SPACE:
+        if entry.tag == Tag.COLOUR_SPACE:
             entry.set_integer(_SRGB)
     return block.bytes()
 
@@ -120,10 +117,10 @@ def as_srgb(exif: bytes) -> bytes:
 def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
     block = TiffBlock(exif)
     first = block.first()
-    orientation = first.find(_ORIENTATION)
+    orientation = first.find(Tag.ORIENTATION)
     if orientation:
         orientation.set_integer(1)
-    pointer = first.find(_EXIF_DIRECTORY)
+    pointer = first.find(Tag.EXIF_DIRECTORY)
     for entry in (*first.entries(), *(_entries_at(block, pointer) if pointer else ())):
         if entry.tag in _WIDTHS:
             entry.set_integer(width)
@@ -139,7 +136,7 @@ def _drop_thumbnail(block: TiffBlock, first: Directory) -> None:
     first.unlink_next()
     if second is None:
         return
-    start, length = second.find(_THUMBNAIL_START), second.find(_THUMBNAIL_LENGTH)
+    start, length = second.find(Tag.THUMBNAIL_START), second.find(Tag.THUMBNAIL_LENGTH)
     if start and length:
         block.cut(start.integer() or 0, length.integer() or 0)
 

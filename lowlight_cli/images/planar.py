@@ -16,12 +16,14 @@ from PIL import Image
 
 from lowlight_cli.images.directory import Directory, Entry, TiffBlock
 from lowlight_cli.images.picture import Pixels
+from lowlight_cli.images.tiff_tags import Tag
 
-_BITS, _PHOTOMETRIC, _SAMPLES, _LAYOUT = 258, 262, 277, 284
-# Size, compression, order of bits, orientation, rows of a strip, predictor, sides of a tile, tables of a JPEG.
-_COMMON = frozenset([256, 257, 259, 266, 274, 278, 317, 322, 323, 347])
-# Places and lengths of the strips or tiles: first those of the first plane, then those of the second, and so on.
-_PARTED = frozenset([273, 279, 324, 325])
+_COMMON = frozenset([
+    Tag.IMAGE_WIDTH, Tag.IMAGE_LENGTH, Tag.COMPRESSION, Tag.FILL_ORDER, Tag.ORIENTATION, Tag.ROWS_PER_STRIP,
+    Tag.PREDICTOR, Tag.TILE_WIDTH, Tag.TILE_LENGTH, Tag.JPEG_TABLES,
+])  # fmt: skip
+# First those of the first plane, then those of the second, and so on.
+_PARTED = frozenset([Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS, Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS])
 _SHORT = 3
 
 
@@ -58,8 +60,10 @@ def _plane_files(content: bytes, page: int, planes: int, bits: int) -> Iterator[
 
 def _directory_of_plane(whole: Directory, plane: int, planes: int, bits: int) -> bytes:
     order = whole.block.order
-    fixed = {_BITS: bits, _PHOTOMETRIC: 1, _SAMPLES: 1, _LAYOUT: 1}
-    lines = {tag: struct.pack(f"{order}HHIHxx", tag, _SHORT, 1, value) for tag, value in fixed.items()}
+    fixed = {Tag.BITS_PER_SAMPLE: bits, Tag.PHOTOMETRIC: 1, Tag.SAMPLES_PER_PIXEL: 1, Tag.PLANAR_CONFIGURATION: 1}
+    lines: dict[int, bytes] = {
+        tag: struct.pack(f"{order}HHIHxx", tag, _SHORT, 1, value) for tag, value in fixed.items()
+    }
     for entry in whole.entries():
         if entry.tag in _COMMON:
             lines[entry.tag] = bytes(whole.block.data[entry.offset : entry.offset + 12])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lowlight_cli.images.directory import Directory, TiffBlock
+from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.paths import SNIFF_BYTES, sniff
 
 # Enough for every signature and for the first directories of a raw file.
@@ -37,9 +38,6 @@ _FOREIGN = {
     b"<html": "web page",
 }
 
-_SUB_DIRECTORIES = 0x014A
-_PHOTOMETRIC = 0x0106
-_DNG_VERSION = 0xC612
 # Colour filter array and linear raw: pixels that are no picture yet.
 _RAW_PHOTOMETRICS = (32803, 34892)
 
@@ -121,9 +119,9 @@ def _is_tiff_raw(head: bytes) -> bool:
         first = block.first()
     except ValueError:
         return False
-    if first.find(_DNG_VERSION):
+    if first.find(Tag.DNG_VERSION):
         return True
-    pointer = first.find(_SUB_DIRECTORIES)
+    pointer = first.find(Tag.SUB_DIRECTORIES)
     directories = [first, *(_directory(block, place) for place in (pointer.integers() if pointer else ()))]
     return any(_photometric(directory) in _RAW_PHOTOMETRICS for directory in directories)
 
@@ -136,5 +134,5 @@ def _directory(block: TiffBlock, place: int) -> Directory | None:
 
 
 def _photometric(directory: Directory | None) -> int | None:
-    entry = directory.find(_PHOTOMETRIC) if directory else None
+    entry = directory.find(Tag.PHOTOMETRIC) if directory else None
     return entry.integer() if entry else None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images.directory import TiffBlock
+from lowlight_cli.images.tiff_tags import Tag
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _DEFLATE, _HORIZONTAL_PREDICTOR, _GREY, _RGB, _UNASSOCIATED_ALPHA, _INCHES = 8, 2, 1, 2, 2, 2
@@ -26,8 +27,8 @@ _MOST_BYTES = (1 << 32) - 1  # places in the file are numbers of 32 bits
 
 # Entries of the EXIF block that describe the layout of a file, not the picture: they are ours to write, or stale.
 _LAYOUT = frozenset([
-    *range(254, 267), 273, *range(277, 285), *range(286, 298), *range(301, 304), *range(317, 344), 347,
-    *range(512, 533), 700, 34377, 34675,
+    *range(254, 267), Tag.STRIP_OFFSETS, *range(277, 285), *range(286, 298), *range(301, 304), *range(317, 344),
+    Tag.JPEG_TABLES, *range(512, 533), Tag.XMP, Tag.PHOTOSHOP, Tag.ICC_PROFILE,
 ])  # fmt: skip
 
 
@@ -69,25 +70,28 @@ class TiffWriter:
             lengths.append(self._file.tell() - offsets[-1])
         colours = channels if channels in (1, 3) else channels - 1
         entries = {
-            256: (_LONG, [width]),
-            257: (_LONG, [height]),
-            258: (_SHORT, [depth] * channels),
-            259: (_SHORT, [_DEFLATE]),
-            262: (_SHORT, [_GREY if colours == 1 else _RGB]),
-            273: (_LONG, offsets),
-            277: (_SHORT, [channels]),
-            278: (_LONG, [rows_per_strip]),
-            279: (_LONG, lengths),
-            284: (_SHORT, [1]),
-            317: (_SHORT, [_HORIZONTAL_PREDICTOR]),
+            Tag.IMAGE_WIDTH: (_LONG, [width]),
+            Tag.IMAGE_LENGTH: (_LONG, [height]),
+            Tag.BITS_PER_SAMPLE: (_SHORT, [depth] * channels),
+            Tag.COMPRESSION: (_SHORT, [_DEFLATE]),
+            Tag.PHOTOMETRIC: (_SHORT, [_GREY if colours == 1 else _RGB]),
+            Tag.STRIP_OFFSETS: (_LONG, offsets),
+            Tag.SAMPLES_PER_PIXEL: (_SHORT, [channels]),
+            Tag.ROWS_PER_STRIP: (_LONG, [rows_per_strip]),
+            Tag.STRIP_BYTE_COUNTS: (_LONG, lengths),
+            Tag.PLANAR_CONFIGURATION: (_SHORT, [1]),
+            Tag.PREDICTOR: (_SHORT, [_HORIZONTAL_PREDICTOR]),
         }
         if channels != colours:
-            entries[338] = (_SHORT, [_UNASSOCIATED_ALPHA])
-        packed = {tag: self._packed(kind, values) for tag, (kind, values) in entries.items()}
+            entries[Tag.EXTRA_SAMPLES] = (_SHORT, [_UNASSOCIATED_ALPHA])
+        packed: dict[int, tuple[int, int, bytes]] = {
+            tag: self._packed(kind, values) for tag, (kind, values) in entries.items()
+        }
         if dpi is not None:
-            packed[282], packed[283] = (self._rational(value) for value in dpi)
-            packed[296] = self._packed(_SHORT, [_INCHES])
-        for tag, kind, content in ((700, _BYTE, xmp), (34377, _BYTE, iptc), (34675, _UNDEFINED, icc)):
+            packed[Tag.X_RESOLUTION], packed[Tag.Y_RESOLUTION] = (self._rational(value) for value in dpi)
+            packed[Tag.RESOLUTION_UNIT] = self._packed(_SHORT, [_INCHES])
+        blocks = (Tag.XMP, _BYTE, xmp), (Tag.PHOTOSHOP, _BYTE, iptc), (Tag.ICC_PROFILE, _UNDEFINED, icc)
+        for tag, kind, content in blocks:
             if content:
                 packed[tag] = (kind, len(content), content)
         self._write_directory(packed)

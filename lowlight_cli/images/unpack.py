@@ -19,10 +19,6 @@ from lowlight_cli.images.bmp import embedded_profile
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, profile_of, tags_of
 from lowlight_cli.images.layout import (
-    BITS_PER_SAMPLE,
-    EXTRA_SAMPLES,
-    PHOTOMETRIC,
-    SAMPLE_FORMAT,
     depth_of,
     first_pass,
     is_deep_colour,
@@ -36,6 +32,7 @@ from lowlight_cli.images.layout import (
 from lowlight_cli.images.picture import Picture, Pixels
 from lowlight_cli.images.planar import read_planes
 from lowlight_cli.images.profiles import Convert, plan_colour
+from lowlight_cli.images.tiff_tags import Tag
 
 NO_AGREED_WHITE = (
     "its samples are signed or floating-point numbers, for which there is no agreed black and white; "
@@ -147,15 +144,15 @@ def _shallow(image: Image.Image, convert: Convert) -> _Samples:
 
 def _refuse_or_warn(image: ImageFile.ImageFile, raw: str, depth: int) -> list[str]:
     """Warn where Pillow gives less than the file holds; refuse where it would give nonsense."""
-    if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in tiff_tag(image, SAMPLE_FORMAT))):
+    if image.mode == "F" or (depth == 16 and (raw.endswith("S") or 2 in tiff_tag(image, Tag.SAMPLE_FORMAT))):
         raise InputError(NO_AGREED_WHITE)
     warnings = []
-    is_deep_file = 16 in tiff_tag(image, BITS_PER_SAMPLE) or is_deep_mode(raw)
+    is_deep_file = 16 in tiff_tag(image, Tag.BITS_PER_SAMPLE) or is_deep_mode(raw)
     if depth == 8 and is_deep_file:
         warnings.append("of its 16 bits per channel only 8 could be read")
     if depth == 8 and image.format == "HEIF" and (bits := image.info.get("bit_depth", 8)) > 8:
         warnings.append(f"of its {bits} bits per channel only 8 could be read")
-    if 0 in tiff_tag(image, EXTRA_SAMPLES):
+    if 0 in tiff_tag(image, Tag.EXTRA_SAMPLES):
         warnings.append("a channel that is neither colour nor transparency was left out")
     return warnings
 
@@ -173,7 +170,7 @@ def _deep_grey(image: Image.Image, raw: str) -> _Samples:
         elif image.mode == "I":
             band = np.clip(band, 0, 65535)
         pixels[rows, :, 0] = band
-    if image.format == "TIFF" and image.mode != "I" and 0 in tiff_tag(image, PHOTOMETRIC):
+    if image.format == "TIFF" and image.mode != "I" and 0 in tiff_tag(image, Tag.PHOTOMETRIC):
         # Pillow turns white-is-zero round for 8 bits, and forgets to for 16.
         np.subtract(65535, pixels, out=pixels)
     return _Samples(pixels, _keyed_alpha(pixels, image.info.get("transparency")))
@@ -190,7 +187,7 @@ def _in_planes(image: ImageFile.ImageFile, depth: int) -> _Samples:
     if names[-1] not in "Aa":
         return _Samples(pixels, None)
     alpha: Pixels = planes[..., -1].copy()
-    if _PREMULTIPLIED in tiff_tag(image, EXTRA_SAMPLES):
+    if _PREMULTIPLIED in tiff_tag(image, Tag.EXTRA_SAMPLES):
         _divide_by_alpha(pixels, alpha)
     return _Samples(pixels, alpha)
 
