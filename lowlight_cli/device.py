@@ -1,83 +1,19 @@
 """Which device to compute on, how precisely, and how much memory there is."""
 
-import ctypes
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 
 import torch
 
+from lowlight_cli import machine
 from lowlight_cli.errors import DeviceError, ResourceError, SettingsError
 from lowlight_cli.settings import Precision, check_device
 
 ALL_GPUS = "cuda:all"
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _AMPERE = 8  # NVIDIA's compute capability
 # What torch's CPU allocator says; CUDA and Triton, of pinned memory, contexts and kernels; cuBLAS, cuDNN and cuFFT.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory", "_ALLOC_FAILED")
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
-
-
-@cache
-def reuse_large_buffers() -> bool:
-    """Let the C library keep freed buffers of up to 1 GB for the next tensor; say whether it could be told.
-
-    glibc maps every buffer above 32 MB afresh and the kernel clears it page by page: a 64 MB addition then costs
-    three times itself. A network asks for the same few sizes over and over, so keeping them is worth 1.3 to 1.5
-    times the speed on pictures of 512x512 and more. Threads share what is kept: with a store of its own each would
-    come to hold as much as all of them need.
-    """
-    return bool(
-        _asked_of_c_library("mallopt", _M_MMAP_THRESHOLD, 1 << 30)
-        and _asked_of_c_library("mallopt", _M_TRIM_THRESHOLD, 1 << 30)
-        and _asked_of_c_library("mallopt", _M_ARENA_MAX, 1)
-    )
-
-
-def release_free_buffers() -> None:
-    """Give the memory of freed buffers back, where the C library can: after work that the next does not resemble."""
-    _asked_of_c_library("malloc_trim", 0)
-
-
-class Growth:
-    """Watches what a process holds beyond what it held at the first look, and has freed buffers given back.
-
-    Threads that free what others asked for leave ever more holes between what is held.
-    """
-
-    def __init__(self, most: int) -> None:
-        """Allow for `most` bytes."""
-        self._most = most
-        self._first: int | None = None
-
-    def look(self) -> None:
-        """Give memory back if there is too much by now: each page costs time when it is asked for again."""
-        held = _resident_bytes()
-        if self._first is None:
-            self._first = held
-        elif held > self._first + self._most:
-            release_free_buffers()
-
-
-def _resident_bytes() -> int:
-    """Return the memory of this process, 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0
-
-
-def _asked_of_c_library(name: str, *arguments: int) -> int:
-    if not sys.platform.startswith("linux"):
-        return 0
-    try:
-        return int(getattr(ctypes.CDLL(None), name)(*arguments))
-    except (OSError, AttributeError):  # another C library
-        return 0
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -178,53 +114,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, bounded by the control group's quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
-
-
 def bound_threads() -> None:
     """Keep torch to the CPUs this process may use; a number set lower (`OMP_NUM_THREADS`) stays.
 
     OpenMP obeys the affinity but not a container's quota: more threads than that stop one another.
     """
-    if torch.get_num_threads() > usable_cpus():
-        torch.set_num_threads(usable_cpus())
+    if torch.get_num_threads() > machine.usable_cpus():
+        torch.set_num_threads(machine.usable_cpus())
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that a computation on this device may take now, in bytes (a guess of 4 GiB if unknown)."""
+    """Return the memory that a computation on this device may take now, in bytes (a guess if unknown)."""
     if device.type == "cuda":
         # What torch keeps for its next tensors is free, too.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    left = _left_to_the_container(_CONTROL_GROUP)
-    return _available_ram() if left is None else max(min(_available_ram(), left), 0)
-
-
-def _left_to_the_container(group: Path) -> int | None:
-    """Return what a control group may still take, in bytes; None where it has no limit.
-
-    What it holds of files, and has not used lately, the kernel takes back when it is asked for memory.
-    """
-    try:
-        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return left + int(facts.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None
-
-
-def _available_ram() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (OSError, ValueError, AttributeError):
-        return 4 << 30
+    return machine.free_ram_bytes()

@@ -19,7 +19,6 @@ from typer.testing import CliRunner, Result
 
 from lowlight_cli.bench.cases import dark_picture, plan_cases
 from lowlight_cli.bench.chart import draw_chart
-from lowlight_cli.bench.child import own_peak_bytes
 from lowlight_cli.bench.compare import compare_reports, differences
 from lowlight_cli.bench.film import _FRAMES
 from lowlight_cli.bench.measure import Case, measure_cases
@@ -28,6 +27,7 @@ from lowlight_cli.bench.settings import Size, Speed, read_size
 from lowlight_cli.cli import app
 from lowlight_cli.device import has_bf16
 from lowlight_cli.errors import InputError, SettingsError
+from lowlight_cli.machine import peak_bytes
 from lowlight_cli.settings import Compute
 
 CPU = torch.device("cpu")
@@ -273,7 +273,7 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_which_started_it():
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     version, peak = ran.stdout.splitlines()
     assert version.startswith("lowlight")
-    assert 5 << 20 < int(peak) < held.numel() * 4 < own_peak_bytes()
+    assert 5 << 20 < int(peak) < held.numel() * 4 < peak_bytes()
 
 
 # Cases.

@@ -1,24 +1,14 @@
 """Devices and precisions: what is asked for, or an error."""
 
-import sys
-
-import numpy as np
 import pytest
 import torch
 
 from lowlight_cli.device import (
-    Growth,
-    _left_to_the_container,
-    _resident_bytes,
     bound_threads,
     choose_device,
     choose_dtype,
-    free_bytes,
     has_bf16,
     is_out_of_memory,
-    release_free_buffers,
-    reuse_large_buffers,
-    usable_cpus,
     usable_precision,
 )
 from lowlight_cli.errors import DeviceError, SettingsError
@@ -52,30 +42,15 @@ def test_bf16_is_fp32_on_a_cpu_without_it(monkeypatch):
         assert choose_dtype("auto", gpu) == automatic
 
 
-def test_memory_and_cpus_are_known():
-    assert free_bytes(torch.device("cpu")) > 1 << 20
-    assert usable_cpus() >= 1
-
-
-def test_memory_that_a_container_holds_of_files_counts_as_free(tmp_path):
-    assert _left_to_the_container(tmp_path) is None
-    (tmp_path / "memory.max").write_text("8000000000\n")
-    (tmp_path / "memory.current").write_text("7900000000\n")
-    (tmp_path / "memory.stat").write_text("anon 900000000\ninactive_file 6500000000\nactive_file 500000000\n")
-    assert _left_to_the_container(tmp_path) == 6_600_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _left_to_the_container(tmp_path) is None
-
-
 def test_threads_stay_within_the_cpus_we_may_use(monkeypatch):
     before, told = torch.get_num_threads(), []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     for cpus in (before, before + 1):
-        monkeypatch.setattr("lowlight_cli.device.usable_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("lowlight_cli.machine.usable_cpus", lambda cpus=cpus: cpus)
         bound_threads()
     assert told == []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr("lowlight_cli.device.usable_cpus", lambda: 2)
+    monkeypatch.setattr("lowlight_cli.machine.usable_cpus", lambda: 2)
     bound_threads()
     assert told == [2]
 
@@ -98,19 +73,3 @@ def test_running_out_of_memory_is_recognised_on_a_cpu():
 )
 def test_memory_that_a_gpus_libraries_run_out_of_is_recognised(told):
     assert is_out_of_memory(RuntimeError(told))
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-def test_memory_freed_beyond_what_may_be_kept_is_given_back():
-    if not reuse_large_buffers():
-        pytest.skip("this C library cannot be told")
-    release_free_buffers()
-    growth = Growth(24 << 20)
-    growth.look()
-    first = _resident_bytes()
-    blocks = [np.ones(1 << 20, np.uint8) for _ in range(64)]
-    pin = np.ones(1 << 20, np.uint8)  # beyond them, so that their memory does not go back by itself
-    del blocks
-    growth.look()
-    assert _resident_bytes() - first < 16 << 20
-    del pin

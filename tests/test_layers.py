@@ -19,6 +19,7 @@ LAYERS = {
     "settings": 0,
     "atomic": 1,
     "locks": 1,
+    "machine": 1,
     "manifest": 1,
     "download": 1,
     "cache": 1,

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from lowlight_cli import __version__
 from lowlight_cli.bench.rows import BenchRow, Kind, Machine, Unit
 from lowlight_cli.device import precision_used
 from lowlight_cli.enhancer import Progress
+from lowlight_cli.machine import processor
 from lowlight_cli.settings import Compute
 
 logger = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _machine_seconds(before: tuple[float, float], after: tuple[float, float]) ->
 def describe_machine(device: torch.device, compute: Compute) -> Machine:
     """Return the facts that speed depends on."""
     return Machine(
-        processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        processor=torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         device=str(device),
         precision=precision_used(compute.precision, device),
         threads=torch.get_num_threads(),
@@ -210,13 +210,3 @@ def describe_machine(device: torch.device, compute: Compute) -> Machine:
         system=platform.platform(),
         compile=compute.compile,
     )
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except (OSError, ValueError):
-        pass
-    return platform.processor() or platform.machine()

@@ -24,14 +24,8 @@ def version_page() -> str:
     import torch
 
     from lowlight_cli import cache
-    from lowlight_cli.device import (
-        choose_device,
-        choose_dtype,
-        describe_device,
-        free_bytes,
-        precision_name,
-        usable_cpus,
-    )
+    from lowlight_cli.device import choose_device, choose_dtype, describe_device, free_bytes, precision_name
+    from lowlight_cli.machine import usable_cpus
 
     device = choose_device(Compute.device)
     found = [torch.device("cpu"), *(torch.device("cuda", place) for place in range(torch.cuda.device_count()))]

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
 from lowlight_cli.clip.work import ClipWork
-from lowlight_cli.device import explained_memory, release_free_buffers
+from lowlight_cli.device import explained_memory
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import LowlightError
+from lowlight_cli.machine import release_free_buffers
 from lowlight_cli.paths import Job
 from lowlight_cli.results import Failure, name_of
 from lowlight_cli.settings import Compute

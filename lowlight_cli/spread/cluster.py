@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any, TextIO, cast
 
 from lowlight_cli import __version__
-from lowlight_cli.device import usable_cpus
 from lowlight_cli.errors import DeviceError, Interrupted, SettingsError
+from lowlight_cli.machine import usable_cpus
 from lowlight_cli.paths import Job
 from lowlight_cli.settings import Engine
 from lowlight_cli.spread.dispatch import Answer, Dispatch, Member, MemberLost

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 import torch.multiprocessing  # tensors travel between processes through shared memory
 
-from lowlight_cli.device import usable_cpus
 from lowlight_cli.errors import WorkerError
+from lowlight_cli.machine import usable_cpus
 from lowlight_cli.train.processes import Processes
 from lowlight_cli.train.recipe import Recipe
 from lowlight_cli.train.samples import Batch, Sources

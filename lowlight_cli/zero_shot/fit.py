@@ -30,8 +30,9 @@ from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network, new_network
-from lowlight_cli.device import free_bytes, reuse_large_buffers
+from lowlight_cli.device import free_bytes
 from lowlight_cli.errors import NumericsError, ResourceError
+from lowlight_cli.machine import reuse_large_buffers
 from lowlight_cli.parallel import a_core_each
 from lowlight_cli.tiling import Source
 from lowlight_cli.tone import to_encoded, to_linear

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, new_network
 from lowlight_cli.degrade import Camera, Illumination, Picture, draw_shot, render, scene_of_photo, take
-from lowlight_cli.device import reuse_large_buffers
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.machine import reuse_large_buffers
 from lowlight_cli.paths import PICTURES, files_below
 from lowlight_cli.tone import to_encoded, to_linear
 from lowlight_cli.train.scenes import read_photo

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lowlight_cli.backends.darkir.inference import fold
 from lowlight_cli.backends.darkir.network import DarkIR
-from lowlight_cli.device import reuse_large_buffers
+from lowlight_cli.machine import reuse_large_buffers
 
 DILATIONS = [1, 4, 9]
 WRITINGS = ("literal", "fp32", "bf16")

@@ -21,7 +21,7 @@ from zeroig_literal import literal_step
 
 from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.network import ZeroIG
-from lowlight_cli.device import reuse_large_buffers
+from lowlight_cli.machine import reuse_large_buffers
 
 
 class Cost(NamedTuple):

@@ -27,7 +27,8 @@ from lowlight_cli.backends.darkir.blocks import CrossScaleFusion, Stage, pad_to_
 from lowlight_cli.backends.darkir.convolutions import pointwise
 from lowlight_cli.backends.darkir.folded import Folded, FoldedFusion, as_conv, bias_of, folded_stage
 from lowlight_cli.backends.darkir.pooling import Pool, pool_here
-from lowlight_cli.device import has_bf16, reuse_large_buffers
+from lowlight_cli.device import has_bf16
+from lowlight_cli.machine import reuse_large_buffers
 
 
 class Unfolded(Protocol):
