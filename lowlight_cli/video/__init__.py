@@ -13,6 +13,7 @@ Only the tables are loaded with the package; the modules that need ffmpeg are im
 settings.py     what a caller may choose, and the defaults
 formats.py      which containers are clips, and how results are written
 facts.py        what a clip is: size, turn, colour, timing, tracks
+siting.py       where the colours lie that pixels share
 colour.py       between planes and upright RGB, without moving a colour
 reading.py      a clip's frames and packets, in the order of the file
 encoders.py     which encoder, pixel format and options a film gets

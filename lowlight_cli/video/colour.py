@@ -12,12 +12,13 @@ from typing import cast
 
 import numpy as np
 from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from lowlight_cli.buffers import Buffers
 from lowlight_cli.video.facts import Colour, Turn
+from lowlight_cli.video.siting import Siting, frame_sited, is_subsampled
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """`(3, H, W)`, upright RGB; uint8, or uint16 over its whole range for films of more than 8 bits."""
@@ -46,6 +47,7 @@ class Converter:
     def __init__(self) -> None:
         self._scaler = VideoReformatter()
         self._buffers = Buffers()
+        self._sited: tuple[tuple[Siting, int, int, str], VideoFrame] | None = None
 
     def upright_rgb(self, frame: VideoFrame, colour: Colour, turn: Turn, *, depth: int) -> Pixels:
         """Return a frame's pixels; `depth` is the film's bits per channel."""
@@ -69,8 +71,11 @@ class Converter:
             _scale(pixels, 65535 / (((1 << depth) - 1) << (16 - depth) if is_whole else _LIMITED_WHITE))
         return cast(Pixels, pixels)
 
-    def planar(self, pixels: Pixels, pixel_format: str, *, matrix: int, full_range: bool) -> VideoFrame:
-        """Return pixels as a frame in an encoder's format, by the matrix with this code point."""
+    def planar(self, pixels: Pixels, pixel_format: str, *, matrix: int, full_range: bool, siting: Siting) -> VideoFrame:
+        """Return pixels as a frame in an encoder's format, by the matrix with this code point.
+
+        Colours that pixels share come to lie as `siting` says.
+        """
         _, height, width = pixels.shape
         if full_range:
             depth = VideoFormat(pixel_format).components[0].bits
@@ -81,10 +86,10 @@ class Converter:
             _scale(planes, _LIMITED_WHITE / 65535)
         else:
             planes, order, form = pixels, _GBR, "gbrp"
-        frame = VideoFrame(width, height, form)
+        frame = self._blank(siting if is_subsampled(pixel_format) else "center", width, height, form)
         for plane, channel in enumerate(order):
             _plane(frame, plane, planes.dtype.type)[:] = planes[channel]
-        return self._scaler.reformat(
+        made = self._scaler.reformat(
             frame,
             format=pixel_format,
             src_colorspace=_matrix(matrix)[0],
@@ -94,6 +99,17 @@ class Converter:
             interpolation=_HALVED if full_range else _FROM_RGB,
             threads=1,
         )
+        made.pict_type = PictureType.NONE  # or encoders make a key frame of it, as that which gave the siting was
+        return made
+
+    def _blank(self, siting: Siting, width: int, height: int, form: str) -> VideoFrame:
+        """Return a frame to be filled and converted; where it is sited always the same one, which costs a little."""
+        if siting == "center":  # which nothing need say; and what is not converted is handed on
+            return VideoFrame(width, height, form)
+        wanted = siting, width, height, form
+        if self._sited is None or self._sited[0] != wanted:
+            self._sited = wanted, frame_sited(siting, width, height, form)
+        return self._sited[1]
 
 
 def _scale(pixels: Pixels, factor: float) -> None:

@@ -12,6 +12,7 @@ from av.codec import Codec
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.video.facts import ClipFacts, Colour
 from lowlight_cli.video.settings import Film
+from lowlight_cli.video.siting import Siting, is_subsampled
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,21 @@ ENCODERS = {
 TELLING_THEIR_SHAPE = ("libx264", "libx265", "mpeg4", "mpeg2video")
 """Encoders that write the shape of pixels into the film itself; for others the container must tell it."""
 
+# Codecs whose films can say where their colours lie; where they do not, it is on the left.
+_TELLING_THEIR_SITING = ("h264", "hevc")
+# Where colours lie by the standards of other codecs; nothing is said of those that are left out, nor can be.
+_SITINGS: Mapping[str, Siting] = {"mpeg2video": "left", "mpeg4": "left"}
+
 # What a container holds at all, where it is choosy.
 _CONTAINER_CODECS = {"webm": ("vp9", "av1", "vp8"), "flv": ("h264",), "3gp": ("h264",), "ts": ("h264", "hevc")}
 
 
 @dataclass(frozen=True)
 class FilmPlan:
-    """Everything an encoder is opened with. Sizes are in pixels, `options` are the encoder's own."""
+    """Everything an encoder is opened with. Sizes are in pixels, `options` are the encoder's own.
+
+    `siting` is where the colours lie that pixels share: where players look for them.
+    """
 
     encoder: str
     width: int
@@ -80,6 +89,7 @@ class FilmPlan:
     rate: Fraction
     pixel_aspect: Fraction
     colour: Colour
+    siting: Siting
     matrix: int
     options: Mapping[str, str]
 
@@ -112,15 +122,20 @@ def plan_film(facts: ClipFacts, film: Film, container: str, *, width: int, heigh
         ours = options.get(name) if name in (_X264, _X265) else None
         options[name] = f"{ours}:{value}" if ours else value  # of two the later counts
     rate = facts.rate if facts.rate and facts.rate <= 240 else Fraction(30)
+    pixel_format = _choose_pixel_format(encoder, facts, film, width=width, height=height)
+    siting = facts.siting if encoder.codec in _TELLING_THEIR_SITING else _SITINGS.get(encoder.codec, "center")
+    if siting != "left" and encoder.codec in _TELLING_THEIR_SITING and is_subsampled(pixel_format):
+        options.setdefault("chroma_sample_location", siting)
     return FilmPlan(
         encoder=encoder.name,
         width=width,
         height=height,
-        pixel_format=_choose_pixel_format(encoder, facts, film, width=width, height=height),
+        pixel_format=pixel_format,
         time_base=facts.time_base,
         rate=rate,
         pixel_aspect=facts.pixel_aspect,
         colour=facts.colour,
+        siting=siting,
         matrix=facts.colour.matrix_for(facts.width if facts.turn.swaps_sides else facts.height),
         options=options,
     )

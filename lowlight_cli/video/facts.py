@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.paths import is_file
+from lowlight_cli.video.siting import Siting, siting_of
 
 # Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
 UNSPECIFIED = 2
@@ -67,7 +68,8 @@ class Turn:
 class ClipFacts:
     """A clip whose film can be decoded. Sizes are those of the upright film, in pixels.
 
-    `frames` and `seconds` are what the container says, and may be wrong or None; `depth` is bits per channel.
+    `frames` and `seconds` are what the container says, and may be wrong or None; `depth` is bits per channel, `siting`
+    where pixels that share a colour have it.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class ClipFacts:
     depth: int
     has_alpha: bool
     colour: Colour
+    siting: Siting
     time_base: Fraction
     rate: Fraction | None
     start: Fraction
@@ -196,6 +199,7 @@ def _facts(path: Path, container: InputContainer, film: VideoStream, frame: Vide
         depth=depth,
         has_alpha=has_alpha,
         colour=colour,
+        siting=siting_of(frame),
         time_base=time_base,
         rate=film.average_rate or None,
         start=start,

@@ -81,7 +81,11 @@ class ClipWriter:
         plan = self._film
         with _write_errors():
             made = self._converter.planar(
-                frame.pixels, plan.pixel_format, matrix=plan.matrix, full_range=plan.colour.is_full_range
+                frame.pixels,
+                plan.pixel_format,
+                matrix=plan.matrix,
+                full_range=plan.colour.is_full_range,
+                siting=plan.siting,
             )
         made.pts, made.time_base, made.duration = frame.shown, plan.time_base, frame.duration
         return made
