@@ -29,7 +29,7 @@ from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
 from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.encoders import TELLING_THEIR_SHAPE, plan_film
+from lowlight_cli.video.encoders import LOSSLESS, TELLING_THEIR_SHAPE, plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import BackgroundCalls, InlineCalls, Prefetcher
 from lowlight_cli.video.reading import ClipFrame, ClipReader
@@ -83,12 +83,14 @@ class ClipWork:
             yield from self._stream(reader, writer)
             end, last = (ticks * self._facts.time_base for ticks in (self._end, self._last))
             verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end, last=last)
-            self._warnings += [*reader.warnings, *writer.tracks.warnings]
+            self._warnings += [*reader.warnings, *writer.warnings]
         if film.pixel_aspect != 1 and film.encoder not in TELLING_THEIR_SHAPE and self._container in ("webm", "mkv"):
             self._warnings.append(
                 f"its pixels are not square, and {self._container} with {film.encoder} is written without saying so; "
                 "--codec h264 or --format mp4 keeps their shape"
             )
+        if self._settings.film.codec is None and (kept := LOSSLESS.get(self._facts.codec)):
+            self._warnings.append(f"its {self._facts.codec} becomes {film.encoder}, which loses some of it; see {kept}")
         if self._facts.has_alpha:
             self._warnings.append("transparency has no place in the result and is left out")
         self._finish()

@@ -15,6 +15,7 @@ formats.py      which containers are clips, and how results are written
 facts.py        what a clip is: size, turn, colour, timing, tracks
 siting.py       where the colours lie that pixels share
 colour.py       between planes and upright RGB, without moving a colour
+joints.py       time that begins again within a clip
 reading.py      a clip's frames and packets, in the order of the file
 encoders.py     which encoder, pixel format and options a film gets
 tracks.py       which tracks go over into which container, and how

@@ -8,6 +8,7 @@ from functools import cache
 
 import av
 from av.codec import Codec
+from av.video.format import VideoFormat
 
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.video.facts import ClipFacts, Colour
@@ -49,7 +50,7 @@ ENCODERS = {
     encoder.codec: encoder
     for encoder in (
         Encoder("libx264", "h264", 18, 51, "preset", "veryfast", _SPEEDS),
-        Encoder("libx265", "hevc", 20, 51, "preset", "faster", _SPEEDS, extra={_X265: "log-level=error"}),
+        Encoder("libx265", "hevc", 20, 51, "preset", "faster", _SPEEDS, extra={_X265: "log-level=error", "a53cc": "1"}),
         Encoder(
             "libvpx-vp9", "vp9", 24, 63, "cpu-used", "4", range(-8, 9), even=False,
             extra={"row-mt": "1", "deadline": "good", "b": "0"},
@@ -64,6 +65,19 @@ ENCODERS = {
 
 TELLING_THEIR_SHAPE = ("libx264", "libx265", "mpeg4", "mpeg2video")
 """Encoders that write the shape of pixels into the film itself; for others the container must tell it."""
+
+TAKING_CAPTIONS = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
+"""Encoders that write the closed captions which frames carry."""
+
+LOSSLESS = {
+    "prores": "--codec prores_ks",
+    "dnxhd": "--codec dnxhd --encoder-arg profile=dnxhr_hq",
+    **{name: f"--codec {name}" for name in ("ffv1", "v210", "png", "qtrle", "cfhd")},
+    **dict.fromkeys(("ffvhuff", "huffyuv", "utvideo", "magicyuv", "rawvideo"), "--codec ffv1"),
+}
+"""Codecs of films that lose nothing, or nothing to be seen, and how to have a result like that."""
+
+_MOVING_PICTURES = ("gif", "apng", "webp")
 
 # Codecs whose films can say where their colours lie; where they do not, it is on the left.
 _TELLING_THEIR_SITING = ("h264", "hevc")
@@ -221,10 +235,13 @@ def _choose_pixel_format(encoder: Encoder, facts: ClipFacts, film: Film, *, widt
             raise SettingsError(f"{encoder.name} takes {film.pixel_format} of even sides, not of {width}x{height}")
         return film.pixel_format
     sampled = re.search(r"4(20|22|44)p", facts.pixel_format)
-    chroma = "444" if odd else f"4{sampled[1]}" if sampled else "420"
-    depth = "10le" if facts.depth > 8 else ""
-    wishes = (f"yuv{chroma}p{depth}", f"yuv420p{depth}", f"yuv444p{depth}", "p010le" if depth else "nv12")
+    # Of RGB each pixel has its own colour; pictures that move are to play wherever films do.
+    is_whole = VideoFormat(facts.pixel_format).is_rgb and facts.codec not in _MOVING_PICTURES
+    chroma = "444" if odd or is_whole else f"4{sampled[1]}" if sampled else "420"
+    depths = [f"{bits}le" for bits in (12, 10) if facts.depth > 8 and bits <= max(facts.depth, 10)] or [""]
+    wishes = [f"yuv{chroma}p{depth}" for depth in depths]
+    wishes += [f"yuv{each}p{depths[-1]}" for each in ("420", "444")] + ["p010le" if facts.depth > 8 else "nv12"]
     found = next((name for name in wishes if name in offered), None)
-    if found is None and depth:
+    if found is None and facts.depth > 8:
         raise OutputError(f"{encoder.name} has no 10 bits, and the film does; choose another --codec or a --pix-fmt")
     return found or (offered[0] if offered else "yuv420p")

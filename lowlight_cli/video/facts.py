@@ -102,7 +102,7 @@ def open_clip(path: Path) -> InputContainer:
     """Open a clip for reading; raises InputError with one sentence when it cannot be."""
     try:
         # Tags in the wild are in any encoding; what is no UTF-8 must not cost the clip.
-        return av.open(str(path), "r", metadata_errors="replace")
+        return av.open(ffmpegs_name(path), "r", metadata_errors="replace")
     except FileNotFoundError as error:
         raise InputError("there is no such file") from error
     except PermissionError as error:
@@ -111,6 +111,11 @@ def open_clip(path: Path) -> InputContainer:
         if is_file(path) and path.stat().st_size == 0:
             raise InputError("it is empty") from error
         raise InputError(f"not a clip that can be read: {reason(error)}") from error
+
+
+def ffmpegs_name(path: Path) -> str:
+    """Return a file's name as ffmpeg takes it, which holds what stands before a colon for a protocol: `10:11.mp4`."""
+    return f"file:{path}"
 
 
 def reason(error: BaseException) -> str:

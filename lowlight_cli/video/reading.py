@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 import av
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.video.colour import Converter, Pixels
 from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
+from lowlight_cli.video.joints import Joints
 from lowlight_cli.video.settings import Span
 
 if TYPE_CHECKING:
@@ -32,15 +34,20 @@ _EARLY_SECONDS = 0.5
 _SECONDS_BACK = (0, 2, 10, 60)  # how far before the span's beginning a seek is tried
 _LATE_SECONDS = 1  # how far past the end is read for a frame that shows that all before it have come
 _WHOLE = Span()
+_MICROSECOND = Fraction(1, av.time_base)
 
 
 @dataclass(frozen=True)
 class ClipFrame:
-    """One frame: its pixels, when it is shown and for how long, in ticks of the film's time base."""
+    """One frame: its pixels, when it is shown and for how long, in ticks of the film's time base.
+
+    `captions` is a small frame that carries the closed captions which lie in the film itself (ATSC A/53), if any do.
+    """
 
     pixels: Pixels
     shown: int
     duration: int
+    captions: VideoFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,12 @@ class ClipReader:
             raise
         self.film.thread_type = "AUTO"
         self._base = self.film.time_base or facts.time_base
-        self._zero = facts.start + span.start
-        # In ticks of the film, so that its first frame is at 0 though the container counts otherwise.
-        self._begins, self._skipped = round(facts.start / self._base), round(span.start / self._base)
+        # In ticks of the film, so that its first frame is at 0 though the container counts otherwise, in microseconds.
+        # Both lie on ticks, however coarse they are, and all tracks count from there: so they stay in step.
+        self._begins = math.floor((facts.start + _MICROSECOND) / self._base)
+        self._skipped = math.ceil(span.start / self._base)
+        self._zero = (self._begins + self._skipped) * self._base
+        self._joints = Joints()
         self._lost = self._cut_short = 0
         self._asked = self._given = -math.inf  # the latest time among packets that were decoded, and among frames
         self._last: int | None = None
@@ -104,6 +114,8 @@ class ClipReader:
             said.append("the clip breaks off or is damaged: not all of its packets are whole")
         if self._lost:
             said.append(f"{self._lost} damaged packet{'s' if self._lost > 1 else ''} of the film could not be decoded")
+        if self._joints.shift_of(self.film.index):
+            said.append("its time begins again, as in files that were joined: each part is shown after the one before")
         if self._interlaced:
             said.append("the film is interlaced, and its fields are enhanced as whole frames; deinterlace it first")
         if self._resized:
@@ -162,7 +174,7 @@ class ClipReader:
         """
         if packet.dts is None:
             return False
-        late = self._time_of(packet.dts, packet) - end
+        late = self._time_of(packet.dts, packet) + self._joints.shift_of(packet.stream.index) - end
         return late >= 0 and (packet.stream.index != self.film.index or self._past_end or late >= _LATE_SECONDS)
 
     def _seek(self) -> None:
@@ -241,8 +253,9 @@ class ClipReader:
                 shown = (self._last or 0) + max(self._step, 1)
                 time = shown * self._base + self.span.start
             else:
-                shown = ticks - self._begins - self._skipped
                 time = (ticks - self._begins) * self._base
+                time += self._joints.shift(self.film.index, time, step=self._step * self._base)
+                shown = round(time / self._base) - self._skipped
             if self.span.end is not None and time >= self.span.end:
                 self._past_end = True
                 continue
@@ -267,11 +280,18 @@ class ClipReader:
             packet.pts = packet.dts = 0
             return bool(packet.stream.disposition & Disposition.attached_pic)
         time = self._time_of(ticks, packet)
+        if packet.stream.type in ("audio", "video"):
+            running = time if packet.dts is None else self._time_of(packet.dts, packet)
+            shift = self._joints.shift(packet.stream.index, running, step=(packet.duration or 0) * base)
+        else:  # they come too seldom to tell
+            shift = self._joints.shift_of(self.film.index)
+        time += shift
         if packet.stream.type == "subtitle" and packet.duration:
             return self._cut(packet, time)
-        if (self.span.start and time < self.span.start) or (self.span.end is not None and time >= self.span.end):
+        first, end = self._skipped * self._base, self.span.end
+        if (self.span.start and time < first) or (end is not None and time >= end):
             return False
-        zero = round(self._zero / base)
+        zero = round((self._zero - shift) / base)
         if packet.pts is not None:
             packet.pts -= zero
         if packet.dts is not None:
@@ -290,7 +310,9 @@ class ClipReader:
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
         facts = self.facts
         pixels = self._converter.upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth)
-        return ClipFrame(pixels, item.shown, duration)
+        captioned = SideData.A53_CC in item.frame.side_data
+        captions = self._converter.carrier(item.frame) if captioned else None
+        return ClipFrame(pixels, item.shown, duration, captions)
 
     def _last_duration(self, last: _Shown) -> int:
         """Nothing follows the last frame: believe its own duration if it is like the others'."""

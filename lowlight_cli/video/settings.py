@@ -35,7 +35,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
-            raise SettingsError("--end lies after --start")
+            raise SettingsError("--end must lie after --start")
 
 
 _LONGEST = 10**7  # seconds, four months: no clip is longer, and ffmpeg counts in 64 bits

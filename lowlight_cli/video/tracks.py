@@ -1,5 +1,6 @@
 """Which tracks go over into which container: decided before the file is begun, and what is left out is said."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
 # Tags that describe the old file and would be lies in the new one.
 _STALE = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode", "rotate")
 _STALE_BEGINNINGS = ("_statistics", "number_of_", "bps", "duration-", "bps-")
-# What containers hold beyond what their writers in ffmpeg list.
+# What containers hold beyond what their writers in ffmpeg list ...
 _UNLISTED = {
-    "mpegts": frozenset(("aac", "aac_latm", "ac3", "eac3", "mp3", "dts", "opus", "truehd", "dvb_subtitle",
-                         "hdmv_pgs_subtitle", "dvb_teletext")),
+    "mpegts": frozenset(("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "aac", "aac_latm", "ac3", "eac3", "mp3",
+                         "dts", "opus", "truehd", "dvb_subtitle", "hdmv_pgs_subtitle", "dvb_teletext")),
 }  # fmt: skip
+# ... and what these list and then refuse, or, of sound that they hold at few rates only, break the process at.
+_REFUSED = {
+    "mov": frozenset(("flac", "opus")),
+    "flv": frozenset(("flac", "opus", "pcm_alaw", "pcm_mulaw", "pcm_s16be", "pcm_s16le", "pcm_u8", "adpcm_swf")),
+}
 _CHAPTERS = re.compile("text|subtitle", re.IGNORECASE)  # in the name of the track that MP4 keeps them in
+_TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d+)")
 _PLACES = ("location", "gps", "iso6709", "xyz")
 
 
@@ -46,8 +53,10 @@ class TrackPlan:
 
 def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContainer) -> TrackPlan:
     """Decide what becomes of every track beside the film."""
-    supported = target.supported_codecs | _UNLISTED.get(target.format.name, frozenset())
-    takes_attachments = target.format.name == "matroska"
+    nothing: frozenset[str] = frozenset()
+    container = target.format.name
+    supported = (target.supported_codecs | _UNLISTED.get(container, nothing)) - _REFUSED.get(container, nothing)
+    takes_attachments = container == "matroska"
     copied: list[Stream] = []
     attached: list[Stream] = []
     covers: list[Stream] = []
@@ -61,11 +70,10 @@ def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContain
             covers.append(stream)  # which is how Matroska holds them
         elif stream.codec_context is not None and stream.type != "data" and not supported.isdisjoint(_names(stream)):
             copied.append(stream)
-        elif _holds_chapters(stream, source):
-            continue  # they are carried over, and their track is made anew
+        elif _holds_chapters(stream, source) or _holds_timecode(stream):
+            continue  # they are carried over, and their track is made anew, or is a tag
         else:
             left_out.append(stream)
-    container = target.format.name
     return TrackPlan(
         copied=tuple(stream.index for stream in copied),
         attached=tuple(stream.index for stream in attached),
@@ -83,6 +91,10 @@ def _names(stream: Stream) -> tuple[str, ...]:
 def _holds_chapters(stream: Stream, source: InputContainer) -> bool:
     name = stream.metadata.get("handler_name", "")
     return stream.type == "data" and bool(source.chapters()) and _CHAPTERS.search(name) is not None
+
+
+def _holds_timecode(stream: Stream) -> bool:
+    return stream.type == "data" and "timecode" in stream.metadata
 
 
 def _is_cover(stream: Stream) -> bool:
@@ -106,8 +118,13 @@ def _described(stream: Stream) -> str:
     return f"track {stream.index} ({' '.join(filter(None, (kind, name)))})"
 
 
-def kept_tags(tags: Iterable[tuple[str, str]], metadata: Metadata) -> dict[str, str]:
-    """Return the tags that go over: without stale ones, and without places or at all as `metadata` says."""
+def kept_tags(
+    tags: Iterable[tuple[str, str]], metadata: Metadata, *, skipped: int = 0, rate: Fraction | None = None
+) -> dict[str, str]:
+    """Return the tags that go over: without stale ones, and without places or at all as `metadata` says.
+
+    Of a clip whose first `skipped` frames, at `rate` a second, are left out, the time code is that of the next one.
+    """
     if metadata == "strip":
         return {}
 
@@ -116,7 +133,36 @@ def kept_tags(tags: Iterable[tuple[str, str]], metadata: Metadata) -> dict[str, 
         stale = folded in _STALE or folded.startswith(_STALE_BEGINNINGS)
         return not stale and not (metadata == "no-gps" and any(place in folded for place in _PLACES))
 
-    return {name: value for name, value in tags if stays(name)}
+    kept = {name: value for name, value in tags if stays(name)}
+    if skipped and rate and "timecode" in kept:
+        kept["timecode"] = moved_timecode(kept["timecode"], skipped, rate)
+    return kept
+
+
+def moved_timecode(code: str, frames: int, rate: Fraction) -> str:
+    """Return the time code `HH:MM:SS:FF` that is `frames` later; one that is none comes back as it is.
+
+    With a semicolon before the frames it drops numbers, not frames: of 29.97 a second the first two of each minute but
+    every tenth, of 59.94 four. It begins again after a day.
+
+    Source: SMPTE ST 12-1, section 6.2.
+    """
+    match = _TIMECODE.fullmatch(code)
+    whole = math.ceil(rate)
+    if match is None or int(match[5]) >= whole:
+        return code
+    drops = 0 if match[4] == ":" or whole % 30 else whole // 15
+    hours, minutes, seconds, place = (int(match[group]) for group in (1, 2, 3, 5))
+    minutes += 60 * hours
+    number = (minutes * 60 + seconds) * whole + place - drops * (minutes - minutes // 10) + frames
+    ten_minutes, minute = 600 * whole - 9 * drops, 60 * whole - drops
+    tens, rest = divmod(number, ten_minutes)
+    # The first minute of ten drops nothing.
+    later = max(rest - drops, 0) // minute if drops else rest // minute
+    number += drops * (9 * tens + later)
+    seconds, place = divmod(number, whole)
+    clock = seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
+    return ":".join(f"{part:02}" for part in clock) + f"{match[4]}{place:02}"
 
 
 def kept_chapters(chapters: "list[Chapter]", span: Span, *, start: Fraction) -> "list[Chapter]":

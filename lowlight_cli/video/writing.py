@@ -4,9 +4,10 @@ Errors of ffmpeg while writing become OutputError here; the caller gives a tempo
 after `verify_clip`.
 """
 
+import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import takewhile
@@ -16,6 +17,7 @@ from typing import cast
 import av
 from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
+from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
@@ -25,8 +27,8 @@ from av.video.stream import VideoStream
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.settings import Metadata
 from lowlight_cli.video.colour import Converter
-from lowlight_cli.video.encoders import FilmPlan, offered_formats
-from lowlight_cli.video.facts import find_films, open_clip, reason
+from lowlight_cli.video.encoders import TAKING_CAPTIONS, FilmPlan, offered_formats
+from lowlight_cli.video.facts import ffmpegs_name, find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
 from lowlight_cli.video.reading import AnyPacket, ClipFrame, ClipReader
 from lowlight_cli.video.segments import Segment
@@ -60,11 +62,15 @@ class ClipWriter:
         self._last_decoded: int | None = None
         self._segment = Segment()
         self._waiting: deque[AnyPacket] = deque()
+        self._last_copied: dict[int, int] = {}  # the latest decoding time of each copied track, in its own ticks
+        self._moved, self._uncaptioned = 0, False
         self._encoder: VideoCodecContext
         with _write_errors():
             self._output: OutputContainer = av.open(
-                str(target), "w", format=MUXERS[container], container_options=_muxer_options(container, reader)
+                ffmpegs_name(target), "w", format=MUXERS[container], container_options=_muxer_options(container, reader)
             )
+        takes_equal_times = self._output.format.flags & cast(int, FormatFlags.ts_nonstrict.value)
+        self._least_step = 0 if takes_equal_times else 1
         try:
             self.tracks = plan_tracks(reader.container, reader.film, self._output)
             self._targets: dict[int, Stream] = {}
@@ -86,7 +92,9 @@ class ClipWriter:
                 matrix=plan.matrix,
                 full_range=plan.colour.is_full_range,
                 siting=plan.siting,
+                carrier=frame.captions if plan.encoder in TAKING_CAPTIONS else None,
             )
+        self._uncaptioned |= frame.captions is not None and plan.encoder not in TAKING_CAPTIONS
         made.pts, made.time_base, made.duration = frame.shown, plan.time_base, frame.duration
         return made
 
@@ -103,8 +111,20 @@ class ClipWriter:
         with _write_errors():
             self._write_waiting(until=(packet.pts or 0) * (packet.time_base or Fraction(0)))
             for part in single_frames(packet):
+                self._put_in_order(part, target)
                 part.stream = target
                 self._output.mux_one(part)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the writing, once it is over."""
+        said = list(self.tracks.warnings)
+        if self._moved:
+            many = "packets" if self._moved > 1 else "packet"
+            said.append(f"{self._moved} {many} beside the film came too early, and moved behind what came before")
+        if self._uncaptioned:
+            said.append(f"{self._film.encoder} has no place for the film's closed captions; --codec h264 keeps them")
+        return tuple(said)
 
     def end_segment(self) -> Segment:
         """End the closed segment and return it; the next frame begins another. Raises OutputError."""
@@ -160,7 +180,7 @@ class ClipWriter:
                 continue
             else:
                 continue
-            added.metadata.update(kept_tags(source.metadata.items(), metadata))
+            added.metadata.update(self._kept(source.metadata.items(), reader, metadata))
             added.disposition = source.disposition
             if added.type == "video":
                 # Players show the default film, and of several that must be the enhanced one.
@@ -177,10 +197,15 @@ class ClipWriter:
         return stream
 
     def _tag(self, reader: ClipReader, metadata: Metadata) -> None:
-        self._output.metadata.update(kept_tags(reader.facts.tags, metadata))
+        self._output.metadata.update(self._kept(reader.facts.tags, reader, metadata))
         chapters = kept_chapters(reader.container.chapters(), reader.span, start=reader.facts.start)
         if chapters and metadata != "strip":
             self._output.set_chapters(chapters)
+
+    def _kept(self, tags: Iterable[tuple[str, str]], reader: ClipReader, metadata: Metadata) -> dict[str, str]:
+        rate = reader.facts.rate
+        skipped = math.ceil(reader.span.start * rate) if rate else 0
+        return kept_tags(tags, metadata, skipped=skipped, rate=rate)
 
     def _begin(self) -> None:
         """Open the film's encoder, whose parameters the file's header holds, write the header, and begin a segment.
@@ -205,6 +230,21 @@ class ClipWriter:
             self._segment.data.append(bytes(packet))
             self._segment.times.append((packet.pts, packet.dts, packet.duration or 0))
             self._segment.keys.append(packet.is_keyframe)
+
+    def _put_in_order(self, packet: AnyPacket, target: Stream) -> None:
+        """Move a packet that comes too early, as in damaged files, behind the one before: none is written otherwise."""
+        base, last = target.time_base, self._last_copied.get(target.index)
+        time = packet.pts if packet.dts is None else packet.dts
+        if base is None or time is None or packet.time_base is None:
+            return
+        ticks = round(time * packet.time_base / base)
+        if last is not None and ticks < last + self._least_step:
+            shown = last if packet.pts is None else round(packet.pts * packet.time_base / base)
+            duration = round((packet.duration or 0) * packet.time_base / base)
+            ticks = last + 1
+            packet.time_base, packet.dts, packet.pts, packet.duration = base, ticks, max(shown, ticks), duration
+            self._moved += 1
+        self._last_copied[target.index] = ticks
 
     def _write_waiting(self, until: Fraction | None = None) -> None:
         """Write packets of earlier runs' segments up to a moment in seconds, or all."""
