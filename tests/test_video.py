@@ -946,6 +946,17 @@ def test_a_clip_that_is_skipped_loses_the_segments_that_its_result_outlived_and_
     assert left.exists()
 
 
+def test_two_runs_do_not_work_on_the_same_segments(tmp_path):
+    source, target = make_clip(tmp_path / "a.mp4", frames=6), tmp_path / "b.mp4"
+    with SegmentStore(target, "of a run at work").held():
+        ran = identity(source, "-o", target, *QUICK, "--resume")
+    assert ran.exit_code == 1
+    assert "another run with --resume is at work on it" in ran.stderr
+    assert not target.exists()
+    assert identity(source, "-o", target, *QUICK, "--resume").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
 def test_segments_are_of_one_way_of_cutting_frames_into_tiles(tmp_path):
     facts = probe_clip(make_clip(tmp_path / "a.mp4", frames=2))
 

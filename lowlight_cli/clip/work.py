@@ -72,8 +72,11 @@ class ClipWork:
         with ExitStack() as stack:
             stack.callback(torch.set_num_threads, torch.get_num_threads())  # what threads that begin later will have
             reader = stack.enter_context(ClipReader(self._facts, span=settings.span))
-            if self._store and self._store.is_there:
-                remove_parts(self._target)  # of the killed run
+            if self._store:
+                is_resumed = self._store.is_there
+                stack.enter_context(self._store.held())
+                if is_resumed:
+                    remove_parts(self._target)  # of the killed run
             part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
             film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)

@@ -8,8 +8,8 @@ and, with them, the state of whatever looks across frames.
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
 
 SEGMENT_FRAMES = 120
+_LOCK = "lock"
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -55,12 +56,32 @@ class SegmentStore:
             count += 1
         return count
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs from these segments meanwhile; raises OutputError where one is at work on them."""
+        import filelock  # here and not at the top: most runs need no lock
+
+        self._make_folder()
+        lock = filelock.FileLock(self._folder / _LOCK)
+        with suppress(OSError, NotImplementedError):  # where files cannot be locked
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout as error:
+                raise OutputError("another run with --resume is at work on it") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.release()
+
     def prepare(self) -> None:
         """Make the folder ready for this run; raises OutputError when it cannot be made."""
+        self._make_folder()
         try:
             if self._stored_fingerprint() != self._fingerprint:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder.mkdir(parents=True, exist_ok=True)
+                for path in self._folder.iterdir():
+                    if path.name != _LOCK:
+                        path.unlink()
                 with atomic_file(self._folder / "run", overwrite=True) as file:
                     file.write(self._fingerprint.encode())
         except OSError as error:
@@ -92,6 +113,12 @@ class SegmentStore:
                 return segment, state
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise OutputError(f"{self._path(index)} is damaged; remove its folder to begin anew") from error
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder for --resume: {error.strerror or error}") from error
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{index:06}.npz"
