@@ -117,7 +117,7 @@ class ClipReader:
         if self._joints.shift_of(self.film.index):
             said.append("its time begins again, as in files that were joined: each part is shown after the one before")
         if self._interlaced:
-            said.append("the film is interlaced, and its fields are enhanced as whole frames; deinterlace it first")
+            said.append("the film is interlaced: fields are enhanced and written as whole frames; deinterlace it first")
         if self._resized:
             said.append("the film's frames change size; they are all scaled to the size of the first")
         return tuple(said)

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from lowlight_cli.errors import OutputError, SettingsError
 from lowlight_cli.settings import Metadata
 from lowlight_cli.video.colour import Converter
-from lowlight_cli.video.encoders import TAKING_CAPTIONS, FilmPlan, offered_formats
+from lowlight_cli.video.encoders import ENCODERS, TAKING_CAPTIONS, FilmPlan, offered_formats
 from lowlight_cli.video.facts import ffmpegs_name, find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
 from lowlight_cli.video.reading import AnyPacket, ClipFrame, ClipReader
@@ -217,7 +217,7 @@ class ClipWriter:
         try:
             like.open(strict=False)
         except av.FFmpegError as error:
-            raise SettingsError(f"{_attempt(self._film)}: {reason(error)}{_full_range_hint(self._film)}") from error
+            raise SettingsError(f"{_attempt(self._film)}: {reason(error)}{_hint(self._film)}") from error
         _refuse_unknown_options(like, self._film)
         self._output.start_encoding()
         self._encoder = _open_encoder(self._film, like=like)
@@ -312,11 +312,17 @@ def _attempt(film: FilmPlan) -> str:
     return f"{said} for {film.width}x{film.height} {film.pixel_format}"
 
 
-def _full_range_hint(film: FilmPlan) -> str:
-    """Return what may do where an encoder would rather have levels from 0 to 255, as that of Motion JPEG would."""
+def _hint(film: FilmPlan) -> str:
+    """Return what may do where an encoder does not begin.
+
+    Some would rather have levels from 0 to 255, as that of Motion JPEG; others, as that of DNxHD, have no defaults.
+    """
     offered, full = offered_formats(film.encoder), film.pixel_format.replace("yuv", "yuvj")
     preferred = takewhile(lambda name: name != film.pixel_format, offered)
-    return f"; try --pix-fmt {full}" if full in preferred else ""
+    if full in preferred:
+        return f"; try --pix-fmt {full}"
+    known = any(one.name == film.encoder for one in ENCODERS.values())
+    return "" if known else "; it may ask for options of its own, by --encoder-arg, or another --pix-fmt"
 
 
 def _refuse_unknown_options(encoder: VideoCodecContext, plan: FilmPlan) -> None:
