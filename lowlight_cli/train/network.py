@@ -35,23 +35,17 @@ _LOSSES = {
 }
 
 
+def _darkir_arguments(recipe: NetworkRecipe) -> dict[str, object]:
+    """What a recipe's network is made with: the recipe, but for how pictures come to it."""
+    arguments: dict[str, object] = asdict(recipe)
+    for name in ("unshuffle", "lift", "haar"):
+        del arguments[name]
+    return arguments | {"img_channel": 3 * recipe.unshuffle**2, "extra_channels": int(recipe.lift)}
+
+
 def build_network(recipe: NetworkRecipe) -> DarkIR:
     """The network of a recipe, freshly initialised from torch's global generator."""
-    network = DarkIR(
-        img_channel=3 * recipe.unshuffle**2,
-        width=recipe.width,
-        middle_blk_num_enc=recipe.middle_blk_num_enc,
-        middle_blk_num_dec=recipe.middle_blk_num_dec,
-        enc_blk_nums=recipe.enc_blk_nums,
-        dec_blk_nums=recipe.dec_blk_nums,
-        dilations=recipe.dilations,
-        extra_depth_wise=recipe.extra_depth_wise,
-        use_csf=recipe.use_csf,
-        csf_reduction=recipe.csf_reduction,
-        encoder_dilations=recipe.encoder_dilations,
-        extra_channels=1 if recipe.lift else 0,
-        direction_floor=recipe.direction_floor,
-    )
+    network = DarkIR(**_darkir_arguments(recipe))  # type: ignore[arg-type]
     if recipe.haar:
         nn.init.zeros_(network.ending.weight)
         nn.init.zeros_(cast(Tensor, network.ending.bias))
@@ -135,16 +129,13 @@ def export_weights(path: Path, state: State, recipe: Recipe, *, data: str) -> No
         NumericsError: a weight is too large for half precision, or is no number.
         OutputError: the file cannot be written.
     """
-    arguments: dict[str, object] = asdict(recipe.network)
-    _, lifted, turned = (arguments.pop(name) for name in ("unshuffle", "lift", "haar"))
-    arguments |= {"img_channel": 3 * recipe.network.unshuffle**2, "extra_channels": 1 if lifted else 0}
     tensors = state.average
-    if turned:
+    if recipe.network.haar:
         tensors = fold_basis(tensors, haar_basis(recipe.network.unshuffle, tensors["intro.weight"].device))
     metadata = {
         "backend": "darkir",
-        "network": json.dumps(arguments, sort_keys=True),
-        "lift": "shoulder" if lifted else "none",
+        "network": json.dumps(_darkir_arguments(recipe.network), sort_keys=True),
+        "lift": "shoulder" if recipe.network.lift else "none",
         "recipe": recipe.name,
         "recipe_sha256": recipe.digest,
         "data": data,
