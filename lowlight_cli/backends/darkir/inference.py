@@ -16,36 +16,22 @@ What changes, block by block, and why it is the same (measured on a CPU, where t
 - Pooled vectors pass through a `Pool`, so that tiles can share those of the whole picture.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowlight_cli.backends.darkir import kernels
-from lowlight_cli.backends.darkir.blocks import CrossScaleFusion, Stage, pad_to_multiple
+from lowlight_cli.backends.darkir.blocks import CrossScaleFusion, pad_to_multiple
 from lowlight_cli.backends.darkir.convolutions import pointwise
 from lowlight_cli.backends.darkir.folded import Folded, FoldedFusion, as_conv, bias_of, folded_stage
 from lowlight_cli.backends.darkir.pooling import Pool, pool_here
 from lowlight_cli.device import has_bf16
 from lowlight_cli.machine import reuse_large_buffers
 
-
-class Unfolded(Protocol):
-    """The parts of a DarkIR as trained, by their published names."""
-
-    intro: nn.Conv2d
-    encoders: nn.ModuleList
-    downs: nn.ModuleList
-    middle_blks_enc: Stage
-    middle_blks_dec: Stage
-    ups: nn.ModuleList
-    csf_blocks: nn.ModuleList
-    decoders: nn.ModuleList
-    ending: nn.Conv2d
-    side_out: nn.Conv2d
-    img_channel: int
-    multiple_of: int
+if TYPE_CHECKING:
+    from lowlight_cli.backends.darkir.network import DarkIR
 
 
 class FoldedDarkIR(Folded):
@@ -58,7 +44,7 @@ class FoldedDarkIR(Folded):
     side_weight: Tensor
     side_bias: Tensor
 
-    def __init__(self, network: Unfolded, dtype: torch.dtype) -> None:
+    def __init__(self, network: "DarkIR", dtype: torch.dtype) -> None:
         super().__init__(dtype)
         for name, conv in (("intro", network.intro), ("ending", network.ending), ("side", network.side_out)):
             self.keep(f"{name}_weight", conv.weight)
@@ -120,7 +106,7 @@ class FoldedDarkIR(Folded):
         return x
 
 
-def fold(network: Unfolded, *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
+def fold(network: "DarkIR", *, dtype: torch.dtype = torch.float32) -> FoldedDarkIR:
     """Fold a trained network, where it lies, for inference in float32 or a half precision.
 
     The spectrum stays in float32 either way, and so does all else for bfloat16 on a CPU without it: what torch has
