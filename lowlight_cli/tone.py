@@ -48,7 +48,7 @@ def _protected(original: Tensor, result: Tensor, amount: float) -> Tensor:
     ends darker than what was made bright from less, as a mere blend with the input would let it, all around a lamp.
     """
     before, after = original.amax(1, keepdim=True), result.amax(1, keepdim=True)
-    share = smoothsteps(before, _HIGHLIGHT_FROM, _HIGHLIGHT_TO) * amount
+    share = smoothstep_of(before, _HIGHLIGHT_FROM, _HIGHLIGHT_TO) * amount
     ceiling = 1 - amount * (1 - before.clamp_min(_RESERVED))
     above = ((after - _KNEE) / (1 - _KNEE)).clamp(0, 1)
     shoulder = _KNEE + above / (above / (ceiling - _KNEE) + (1 - above) / (1 - _KNEE))
@@ -83,8 +83,14 @@ def bisected(is_below: Callable[[float], bool], low: float, high: float, *, step
     return (low + high) / 2
 
 
-def smoothsteps(values: Tensor, first: float, last: float) -> Tensor:
-    """Return for each value 0 up to `first`, 1 from `last` on, and between them what rises without a kink."""
+def smoothstep(value: float, first: float, last: float) -> float:
+    """Return 0 up to `first`, 1 from `last` on, without a kink between them; `first` may be the larger one."""
+    share = min(max((value - first) / (last - first), 0.0), 1.0)
+    return share * share * (3 - 2 * share)
+
+
+def smoothstep_of(values: Tensor, first: float, last: float) -> Tensor:
+    """Return the `smoothstep` of each value; any shape."""
     share = ((values - first) / (last - first)).clamp(0, 1)
     return share * share * (3 - 2 * share)
 

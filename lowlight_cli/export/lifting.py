@@ -5,14 +5,13 @@ of steps, and both sides of a choice are computed. Scalars are float64, as Pytho
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lowlight_cli.backends.darkir import lift
-from lowlight_cli.tone import MAX_CURVATURE, smoothsteps, to_encoded, to_linear
-
-_STEPS_TO_STOPS, _STEPS_TO_CURVATURE = 24, 44
+from lowlight_cli.tone import MAX_CURVATURE, smoothstep_of, to_encoded, to_linear
 
 
 def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]:
@@ -22,46 +21,52 @@ def planned_lift(picture: Tensor, *, preview_side: int) -> tuple[Tensor, Tensor]
     linear = linear.double()
     pixels = height * width
     room = -to_linear(_norm(linear, pixels, 16)).clamp_min(lift.EMPTY).log() / math.log(2)
-    has_room = smoothsteps(room, lift.ROOM_FROM, lift.ROOM_TO)
+    has_room = smoothstep_of(room, lift.ROOM_FROM, lift.ROOM_TO)
     missing = _missing_stops(linear, pixels)
-    trust = smoothsteps(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
+    trust = smoothstep_of(missing, lift.ALONE_BELOW, lift.TRUSTED_ABOVE)
     wanted = trust * missing + (1 - trust) * (room - lift.ROOM_KEPT).clamp_min(0) * has_room
     # In units of EMPTY: the translation to ONNX takes the addition of its square, 9e-10, for one of nothing.
     light = (linear.sum() / (3 * pixels) / lift.EMPTY).square()
     excess = ((wanted - lift.MAX_STOPS) / lift.CAP_WIDTH).exp().add(1).log()
     excess = excess - math.log1p(math.exp(-lift.MAX_STOPS / lift.CAP_WIDTH))
     stops = (wanted - lift.CAP_WIDTH * excess) * light / (light + 1)
-    lights = smoothsteps(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
+    lights = smoothstep_of(_norm(linear, pixels, 8), lift.LIGHTS_FROM, lift.LIGHTS_TO)
     # The zeros around the picture are too dark to drown.
     share = lift.drowned(linear, stops).sum() / pixels
-    drowned = smoothsteps(share, lift.DROWNED_FROM, lift.DROWNED_TO)
+    drowned = smoothstep_of(share, lift.DROWNED_FROM, lift.DROWNED_TO)
     roll_off = torch.maximum(lights, drowned) * (1 - has_room)
-    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * smoothsteps(stops, *lift.LIGHTS_REDUCE_STOPS))
+    stops = stops * (1 - lift.LIGHTS_REDUCE * roll_off * smoothstep_of(stops, *lift.LIGHTS_REDUCE_STOPS))
     return stops.view(1), roll_off.view(1)
 
 
 def lifted(picture: Tensor, stops: Tensor, roll_off: Tensor) -> Tensor:
     """Apply a lift of `(1,)` stops above 0 with a roll-off to a picture; see `lift.lift`."""
-    low, high = torch.zeros_like(stops), torch.full_like(stops, MAX_CURVATURE)
-    for _ in range(_STEPS_TO_CURVATURE):
-        middle = (low + high) / 2
-        below = _stops(middle) < stops
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    curvature = ((low + high) / 2).clamp_min(1e-6).to(picture.dtype)
+    curvature = _bisected(lambda curvature: _stops(curvature) < stops, stops, low=0.0, high=MAX_CURVATURE)
+    curvature = curvature.clamp_min(1e-6).to(picture.dtype)
     roll_off = roll_off.to(picture.dtype)
     linear = lift.untinted(to_linear(picture), roll_off)
     curved = _expm1(-curvature * linear) / _expm1(-curvature)
     return to_encoded(torch.lerp(curved, _logarithmic(linear, stops), roll_off))
 
 
+def _bisected(
+    is_below: Callable[[Tensor], Tensor], like: Tensor, *, low: float, high: float, steps: int = 44
+) -> Tensor:
+    """Return a tensor `like` another between `low` and `high`, found as `tone.bisected` finds a number."""
+    least, most = torch.full_like(like, low), torch.full_like(like, high)
+    for _ in range(steps):
+        middle = (least + most) / 2
+        below = is_below(middle)
+        least, most = torch.where(below, middle, least), torch.where(below, most, middle)
+    return (least + most) / 2
+
+
 def _logarithmic(linear: Tensor, stops: Tensor) -> Tensor:
-    low, high = torch.full_like(stops, math.log(1e-3)), torch.full_like(stops, math.log(1e8))
-    for _ in range(_STEPS_TO_CURVATURE):
-        middle = (low + high) / 2
-        k = middle.exp()
-        below = k / (1 + k).log() < torch.exp2(stops)
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    k = low.exp()
+    def is_flatter(log_k: Tensor) -> Tensor:
+        k = log_k.exp()
+        return k / (1 + k).log() < torch.exp2(stops)
+
+    k = _bisected(is_flatter, stops, low=math.log(1e-3), high=math.log(1e8)).exp()
     # In float64, for want of log1p: a slight lift has a small k.
     curved: Tensor = (1 + k * linear.double()).log() / (1 + k).log()
     return curved.to(linear.dtype)
@@ -86,14 +91,12 @@ def _norm(linear: Tensor, pixels: Tensor, order: int) -> Tensor:
 
 
 def _missing_stops(linear: Tensor, pixels: Tensor) -> Tensor:
-    low, high = torch.full_like(pixels, math.log(1e-3)), torch.full_like(pixels, math.log(MAX_CURVATURE))
-    for _ in range(_STEPS_TO_STOPS):
-        middle = (low + high) / 2
-        curvature = middle.exp()
+    def is_dark(log_curvature: Tensor) -> Tensor:
+        curvature = log_curvature.exp()
         curved = _expm1(-curvature * linear) / _expm1(-curvature)
-        dark = _brightness(curved, pixels) < lift.TARGET
-        low, high = torch.where(dark, middle, low), torch.where(dark, high, middle)
-    stops = _stops(((low + high) / 2).exp())
+        return _brightness(curved, pixels) < lift.TARGET
+
+    stops = _stops(_bisected(is_dark, pixels, low=math.log(1e-3), high=math.log(MAX_CURVATURE), steps=24).exp())
     return torch.where(_brightness(linear, pixels) >= lift.TARGET, torch.zeros_like(stops), stops)
 
 

@@ -27,6 +27,7 @@ from lowlight_cli.errors import InputError, SettingsError
 from lowlight_cli.images import read_picture
 from lowlight_cli.paths import PICTURES, files_below
 from lowlight_cli.results import name_of
+from lowlight_cli.tone import bisected
 from lowlight_cli.train.events import LeftOut
 from lowlight_cli.train.radiance import look, read_radiance
 from lowlight_cli.train.recipe import Recipe
@@ -59,12 +60,11 @@ def _shrunk(scene: Picture) -> Picture:
 
 def _stops_to_target(preview: Picture) -> float:
     """Stops by which a scene's exposure must rise for its rendering to be as bright as the lift aims at."""
-    low, high = -4.0, 12.0
-    for _ in range(14):
-        middle = (low + high) / 2
-        bright = float(np.sqrt(np.square(render(preview, 2.0**middle).max(2)).mean()))
-        low, high = (middle, high) if bright < TARGET else (low, middle)
-    return (low + high) / 2
+
+    def is_dark(stops: float) -> bool:
+        return float(np.sqrt(np.square(render(preview, 2.0**stops).max(2)).mean())) < TARGET
+
+    return bisected(is_dark, -4.0, 12.0, steps=14)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from lowlight_cli.errors import NumericsError, ResourceError
 from lowlight_cli.machine import reuse_large_buffers
 from lowlight_cli.parallel import a_core_each
 from lowlight_cli.tiling import Source
-from lowlight_cli.tone import to_encoded, to_linear
+from lowlight_cli.tone import bisected, smoothstep, to_encoded, to_linear
 from lowlight_cli.weights_file import WeightsFile, read_weights
 from lowlight_cli.zero_shot.settings import ZeroShot
 
@@ -54,7 +54,7 @@ _WINDOW, _FLAT = 40, 0.97  # stop when a window of steps is not this much better
 
 _TARGET_MEAN = 0.5
 _DARK_MEAN, _BRIGHT_MEAN = 0.1, 0.4  # pictures this dark are lifted all the way, this bright not at all
-_LARGEST_GAIN = 1000.0
+_MOST_STOPS = math.log2(1000)  # of gain
 
 
 @dataclass(frozen=True)
@@ -183,20 +183,15 @@ def exposure_gain(photo: Source) -> float:
     """
     thumbnail = _thumbnail(photo).double()
     mean = thumbnail.mean().item()
-    darkness = min(max((_BRIGHT_MEAN - mean) / (_BRIGHT_MEAN - _DARK_MEAN), 0.0), 1.0)
-    lifted_share = darkness * darkness * (3 - 2 * darkness)
-    target = mean + max(_TARGET_MEAN - mean, 0.0) * lifted_share
-    least, most = 1.0, _LARGEST_GAIN
+    target = mean + max(_TARGET_MEAN - mean, 0.0) * smoothstep(mean, _BRIGHT_MEAN, _DARK_MEAN)
     if target <= mean:
-        return least
+        return 1.0
     light = to_linear(thumbnail)
-    for _ in range(40):
-        gain = math.sqrt(least * most)
-        if to_encoded((light * gain).clamp(0, 1)).mean().item() < target:
-            least = gain
-        else:
-            most = gain
-    return math.sqrt(least * most)
+
+    def is_dark(stops: float) -> bool:
+        return to_encoded((light * 2.0**stops).clamp(0, 1)).mean().item() < target
+
+    return float(2.0 ** bisected(is_dark, 0.0, _MOST_STOPS, steps=40))
 
 
 def _thumbnail(photo: Source) -> Tensor:

@@ -33,7 +33,8 @@ from lowlight_cli.tone import (
     bisected,
     curvature_of,
     exposed,
-    smoothsteps,
+    smoothstep,
+    smoothstep_of,
     stops_of,
     to_encoded,
     to_linear,
@@ -82,11 +83,6 @@ def _logarithmic(linear: Tensor, stops: float) -> Tensor:
     return torch.log1p(k * linear) / math.log1p(k)
 
 
-def _smoothstep(value: float, first: float, last: float) -> float:
-    share = min(max((value - first) / (last - first), 0.0), 1.0)
-    return share * share * (3 - 2 * share)
-
-
 def _brightness(linear: Tensor) -> float:
     """Root mean square of the brightest sRGB channel: steadier across scenes than a mean, for it hardly sees hue."""
     return _norm(linear, 2)
@@ -126,7 +122,7 @@ def drowned(linear: Tensor, stops: Tensor | float) -> Tensor:
     """
     brightest = to_linear(to_encoded(linear).amax(1))
     above = brightest.clamp_min(EMPTY).log() / math.log(2) + stops
-    return smoothsteps(above, *DROWNED_STOPS) * (1 - smoothsteps(brightest, *DROWNED_BELOW))
+    return smoothstep_of(above, *DROWNED_STOPS) * (1 - smoothstep_of(brightest, *DROWNED_BELOW))
 
 
 def choose_lift(preview: Tensor) -> float:
@@ -148,17 +144,17 @@ def plan_lift(preview: Tensor) -> Lift:
     """
     linear = _statistic(preview)
     room = _room(linear)
-    has_room = _smoothstep(room, ROOM_FROM, ROOM_TO)
+    has_room = smoothstep(room, ROOM_FROM, ROOM_TO)
     stops = _tempered(_trusted_stops(linear, least=max(room - ROOM_KEPT, 0.0) * has_room), linear)
-    lights = _smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO)
-    roll_off = max(lights, _smoothstep(float(drowned(linear, stops).mean()), DROWNED_FROM, DROWNED_TO)) * (1 - has_room)
-    return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * _smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
+    lights = smoothstep(_norm(linear, 8), LIGHTS_FROM, LIGHTS_TO)
+    roll_off = max(lights, smoothstep(float(drowned(linear, stops).mean()), DROWNED_FROM, DROWNED_TO)) * (1 - has_room)
+    return Lift(stops * (1 - LIGHTS_REDUCE * roll_off * smoothstep(stops, *LIGHTS_REDUCE_STOPS)), roll_off)
 
 
 def _trusted_stops(linear: Tensor, *, least: float = 0.0) -> float:
     """The missing stops as far as so many can be trusted, and for the rest of the way `least`."""
     missing = _missing_stops(linear)
-    trust = _smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
+    trust = smoothstep(missing, ALONE_BELOW, TRUSTED_ABOVE)
     return trust * missing + (1 - trust) * least
 
 
@@ -193,7 +189,7 @@ def untinted(linear: Tensor, share: Tensor | float) -> Tensor:
     """Take the tint from what is all but black in linear light `(..., 3, H, W)`, by a share; luminance stays."""
     red, green, blue = linear.unbind(-3)
     grey = (_LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue).unsqueeze(-3)
-    return torch.lerp(linear, grey, share * (1 - smoothsteps(linear.amax(-3, keepdim=True), *VEIL)))
+    return torch.lerp(linear, grey, share * (1 - smoothstep_of(linear.amax(-3, keepdim=True), *VEIL)))
 
 
 def run_lifted(
@@ -226,4 +222,4 @@ def run_lifted(
 
 def _trust(stops: Tensor, full: float) -> Tensor:
     """How much of the network's correction a picture gets: none when it is well lit, all from `full` stops on."""
-    return smoothsteps(stops, 0.0, full)
+    return smoothstep_of(stops, 0.0, full)
