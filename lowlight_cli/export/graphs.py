@@ -45,7 +45,7 @@ class DarkIRGraph(nn.Module):
         return result if stops is None else torch.where(stops > 1e-9, result, image)
 
     def _as_trained(self, folded: Tensor) -> Tensor:
-        result = self.network._as_trained(folded, False)  # the folded form works in place, which graphs do not record
+        result = self.network.as_trained(folded)  # the folded form works in place, which graphs do not record
         assert isinstance(result, Tensor)
         return result
 

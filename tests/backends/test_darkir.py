@@ -62,7 +62,7 @@ def random_network(**settings: object) -> DarkIR:
 
 
 def test_the_trained_form_equals_the_reference(golden):
-    side, out = golden.network()._as_trained(golden.input, side_loss=True)
+    side, out = golden.network().as_trained(golden.input, side_loss=True)
     assert distance(out, golden.output) < 1e-5
     assert distance(side, golden.side) < 1e-5
 
@@ -102,7 +102,7 @@ def test_folding_keeps_float_floors_batches_and_wide_dilations():
     )
     images = torch.rand(3, 4, 45, 38)
     with torch.inference_mode():
-        assert distance(fold(network)(images), network._as_trained(images, side_loss=False)) < 1e-5
+        assert distance(fold(network)(images), network.as_trained(images)) < 1e-5
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
@@ -111,7 +111,7 @@ def test_flat_pictures_have_a_direction_too(level):
     network = random_network(width=8)
     flat = torch.full((1, 3, 40, 40), level)
     with torch.inference_mode():
-        assert distance(fold(network)(flat), network._as_trained(flat, side_loss=False)) < 1e-5
+        assert distance(fold(network)(flat), network.as_trained(flat)) < 1e-5
 
 
 def test_key_and_shape_lists_equal_the_published_ones():

@@ -83,7 +83,7 @@ class DarkIR(nn.Module):
     def forward(self, image: Tensor, side_loss: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Enhance `(N, 3, H, W)`; without gradients, in eval mode, through the folded form."""
         if self.training or torch.is_grad_enabled() or image.dtype not in _FOLDABLE:
-            return self._as_trained(image, side_loss)
+            return self.as_trained(image, side_loss)
         folded = self._up_to_date_fold(image)
         return folded.with_side(image) if side_loss else folded(image)
 
@@ -95,7 +95,8 @@ class DarkIR(nn.Module):
             self._folded = (stamp, fold(self, dtype=image.dtype))
         return self._folded[1]
 
-    def _as_trained(self, image: Tensor, side_loss: bool) -> Tensor | tuple[Tensor, Tensor]:
+    def as_trained(self, image: Tensor, side_loss: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Do what `forward` does, in any mode by the form that is trained: with a gradient, and nothing in place."""
         padded = pad_to_multiple(image, self.multiple_of)
         x = self.intro(padded)
         skips: list[Tensor] = []
