@@ -16,11 +16,11 @@ from lowlight_cli.backends.darkir.dilated import dilated_depthwise
 class LayerNorm2d(nn.Module):
     """Normalise over the channels at each pixel: `(N, C, H, W)` in and out, biased variance."""
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
+        self.eps = 1e-6
 
     def forward(self, x: Tensor) -> Tensor:
         # In channels-last memory both permutations are free and the native kernel reads each pixel's channels in a row.
@@ -50,7 +50,8 @@ class Branch(nn.Module):
             return dilated_depthwise(x, conv.weight, conv.bias, dilation)
         if dilation <= 8:
             return conv(x)  # type: ignore[no-any-return]
-        # oneDNN has no quick depthwise kernel for padding beyond 8 (six times slower): pad first.
+        # oneDNN has no quick depthwise kernel for padding beyond 8 (six times slower): pad first. By `F.pad`, for an
+        # exported graph makes eight scatters of what `convolutions.depthwise` writes in place.
         padded = F.pad(x, (dilation, dilation, dilation, dilation))
         return F.conv2d(padded, conv.weight, conv.bias, dilation=dilation, groups=conv.groups)
 

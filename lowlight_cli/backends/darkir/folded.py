@@ -51,9 +51,9 @@ class Folded(nn.Module):
         super().__init__()
         self.dtype = dtype
 
-    def keep(self, name: str, value: Tensor, *, dtype: torch.dtype | None = None) -> None:
+    def keep(self, name: str, value: Tensor) -> None:
         """Keep a tensor under a name, channels-last if it is a kernel."""
-        held = value.detach().to(dtype or self.dtype)
+        held = value.detach().to(self.dtype)
         layout = torch.channels_last if held.dim() == 4 else torch.contiguous_format
         self.register_buffer(name, held.clone(memory_format=layout))
 
