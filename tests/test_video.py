@@ -439,10 +439,10 @@ def test_json_holds_what_scripts_need(tmp_path):
 def test_progress_tells_pace_and_what_is_left(capsys):
     now = iter(range(0, 1000, 20))
     draw = _drawing(Show(1, noun="clips", clock=lambda: next(now)))
-    draw(ClipProgress("a.mp4", 30, 10_000, 12.5, 0.0))
-    draw(ClipProgress("a.mp4", 80, 10_000, 12.5, 0.0))
-    draw(ClipProgress("b.mp4", 8, None, 2.0, None, "fit"))
-    draw(ClipProgress("b.mp4", 9, None, 2.0, None, "fit"))
+    draw(ClipProgress("a.mp4", 30, 10_000, 12.5))
+    draw(ClipProgress("a.mp4", 80, 10_000, 12.5))
+    draw(ClipProgress("b.mp4", 8, None, 2.0, "fit"))
+    draw(ClipProgress("b.mp4", 9, None, 2.0, "fit"))
     assert capsys.readouterr().err.splitlines() == [
         "a.mp4: 80 of 10000 frames, 12.5 a second, 1:06:08 left",
         "b.mp4: 9 steps, 2.0 a second",

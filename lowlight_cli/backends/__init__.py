@@ -34,14 +34,12 @@ class BackendInfo:
     """
 
     name: str
-    summary: str
     halo: int | None
     preview_side: int = 0
     samples: int = 0
     needs_weights: bool = True
     multiple_of: int = 1
     can_denoise: bool = False
-    hidden: bool = False
     signature: tuple[str, ...] = ()
 
 
@@ -51,7 +49,6 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
         for info in (
             BackendInfo(
                 "darkir",
-                "one trained network against darkness, noise and blur (DarkIR, CVPR 2025)",
                 halo=None,
                 preview_side=384,
                 samples=16,
@@ -60,12 +57,11 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
             ),
             BackendInfo(
                 "zeroig",
-                "three tiny networks fitted to the one photo (ZERO-IG, CVPR 2024)",
                 halo=9,
                 can_denoise=True,
                 signature=("enhance.in_conv.0.weight", "denoise_1.conv1.weight"),
             ),
-            BackendInfo("identity", "returns the picture as it is", halo=0, needs_weights=False, hidden=True),
+            BackendInfo("identity", halo=0, needs_weights=False),
         )
     }
 )

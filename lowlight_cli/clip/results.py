@@ -57,7 +57,6 @@ class ClipProgress:
     done: int
     total: int | None
     frames_per_second: float
-    seconds_left: float | None
     stage: Literal["fit", "resumed", "frames"] = "frames"
 
 

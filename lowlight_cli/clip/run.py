@@ -83,7 +83,6 @@ def fitted(settings: ZeroShot, compute: Compute, *, denoise: float = 1.0) -> Pre
                 enhancer: Enhancer = finished.value
                 return enhancer
             pace = step.step / max(time.perf_counter() - started, 1e-6)
-            left = (step.steps - step.step) / pace
-            yield ClipProgress(name_of(facts.path), step.step, step.steps, pace, left, "fit")
+            yield ClipProgress(name_of(facts.path), step.step, step.steps, pace, "fit")
 
     return prepare

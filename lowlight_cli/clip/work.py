@@ -141,7 +141,7 @@ class ClipWork:
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)
         if self._resumed_at:
-            yield ClipProgress(name_of(self._source), self._resumed_at, None, 0.0, None, "resumed")
+            yield ClipProgress(name_of(self._source), self._resumed_at, None, 0.0, "resumed")
         room = max(2, min(_MOST_AHEAD, _BYTES_AHEAD // (self._facts.width * self._facts.height * _BYTES_PER_PIXEL)))
         items = self._frames.ready(reader.read(writer.tracks.copied, skip=self._done))
         pace = _Pace(self._done, reader.seconds)
@@ -226,9 +226,8 @@ class _Pace:
         passed = max(time.perf_counter() - self._started, 1e-6)
         pace = (done - self._done_before) / passed
         if not self._seconds or moment <= 0:
-            return ClipProgress(name, done, None, pace, None)
-        total = max(done, round(done * self._seconds / moment))
-        return ClipProgress(name, done, total, pace, (total - done) / pace)
+            return ClipProgress(name, done, None, pace)
+        return ClipProgress(name, done, max(done, round(done * self._seconds / moment)), pace)
 
 
 def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -> str:

@@ -68,8 +68,8 @@ class Turn:
 class ClipFacts:
     """A clip whose film can be decoded. Sizes are those of the upright film, in pixels.
 
-    `frames` and `seconds` are what the container says, and may be wrong or None; `depth` is bits per channel, `siting`
-    where pixels that share a colour have it.
+    `seconds` is what the container says, and may be wrong or None; `depth` is bits per channel, `siting` where pixels that
+    share a colour have it.
     """
 
     path: Path
@@ -87,7 +87,6 @@ class ClipFacts:
     time_base: Fraction
     rate: Fraction | None
     start: Fraction
-    frames: int | None
     seconds: Fraction | None
     tags: tuple[tuple[str, str], ...]
 
@@ -208,7 +207,6 @@ def _facts(path: Path, container: InputContainer, film: VideoStream, frame: Vide
         time_base=time_base,
         rate=film.average_rate or None,
         start=start,
-        frames=film.frames or None,
         seconds=length,
         tags=tuple(container.metadata.items()),
     )
