@@ -70,12 +70,12 @@ def manifest_path() -> Path:
     return packaged if packaged.exists() else Path(__file__).parent.with_name(MANIFEST_NAME)
 
 
-def read_manifest(path: Path | None = None) -> Manifest:
-    """Read the table at `path` (by default `manifest_path()`), in the order in which it is written.
+def read_manifest() -> Manifest:
+    """Read the table at `manifest_path()`, in the order in which it is written.
 
     Raises WeightsError when the file cannot be read or anything in it is not exactly as expected.
     """
-    path = path or manifest_path()
+    path = manifest_path()
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

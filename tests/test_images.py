@@ -24,7 +24,6 @@ from lowlight_cli.images import (
     Frame,
     Picture,
     output_format,
-    picture_from_image,
     pillow_image,
     probe,
     read_animation,
@@ -830,16 +829,10 @@ def test_an_animation_is_never_reduced_to_one_frame_in_silence(tmp_path: Path) -
 # --- Notebooks
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_a_pillow_image_goes_in_and_comes_out(mode: str) -> None:
-    image = Image.fromarray(noise(9, 7, dtype=np.uint16)) if mode == "I;16" else Image.fromarray(noise(9, 7, 3))
-    image = image if mode == "I;16" else image.convert(mode)
-    again = pillow_image(picture_from_image(image))
-    assert again.size == image.size
-    if mode == "I;16":
-        assert np.abs(np.asarray(again) - np.asarray(image) / 257).max() <= 0.5
-    else:
-        assert again.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+def test_a_picture_of_16_bits_is_rounded_for_pillow() -> None:
+    pixels = noise(9, 7, 1, dtype=np.uint16)
+    shown = np.asarray(pillow_image(Picture(pixels, depth=16)))
+    assert np.abs(shown - pixels[..., 0] / 257).max() <= 0.5
 
 
 # --- Extras

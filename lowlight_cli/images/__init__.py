@@ -6,7 +6,7 @@
     write_picture(canvas.picture(), target)   complete or not at all
 
 `probe` reads a header; `read_animation`, `read_frames` and `write_frames` do the same for several frames;
-`picture_from_image` and `pillow_image` are for notebooks. No torch here: numpy arrays in and out. The rooms:
+`pillow_image` is for notebooks. No torch here: numpy arrays in and out. The rooms:
 
 - `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
 - `unpack` makes integers of every mode and depth, after `layout` has told how they lie in the file; `planar` does so
@@ -35,14 +35,12 @@ from lowlight_cli.images.decode import (
     read_frames,
     read_picture,
 )
-from lowlight_cli.images.encode import DEFAULT_QUALITY, pillow_image, write_picture
+from lowlight_cli.images.encode import pillow_image, write_picture
 from lowlight_cli.images.formats import FORMATS, Format, output_format
 from lowlight_cli.images.picture import Canvas, Picture, Pixels, stops_between
 from lowlight_cli.images.thumbnail import Thumbnail, shrunk, thumbnail_of
-from lowlight_cli.images.unpack import picture_from_image
 
 __all__ = [
-    "DEFAULT_QUALITY",
     "FORMATS",
     "Animation",
     "Canvas",
@@ -54,7 +52,6 @@ __all__ = [
     "Thumbnail",
     "default_pixel_budget",
     "output_format",
-    "picture_from_image",
     "pillow_image",
     "probe",
     "read_animation",

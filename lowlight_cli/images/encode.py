@@ -26,7 +26,7 @@ from lowlight_cli.images.tiff import TiffWriter
 from lowlight_cli.settings import Encoding
 
 # Visually lossless for photographs; a JPEG of higher quality keeps its own.
-DEFAULT_QUALITY = 92
+_DEFAULT_QUALITY = 92
 
 # Alpha is carried over untouched, whatever the colours' quality; said in the words of libaom, Pillow's encoder.
 AVIF_ALPHA = {"alpha:lossless": "1"}
@@ -64,7 +64,7 @@ def write_picture(
 
 def quality_for(picture: Picture, encoding: Encoding) -> int:
     """Return the quality asked for, else the input's own where it is above the default."""
-    return encoding.quality or max(DEFAULT_QUALITY, picture.quality or 0)
+    return encoding.quality or max(_DEFAULT_QUALITY, picture.quality or 0)
 
 
 @contextmanager

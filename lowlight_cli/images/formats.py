@@ -29,16 +29,6 @@ class Format:
     untold: tuple[Literal["exif", "xmp", "iptc"], ...] = ()
     largest_side: int = 1 << 31
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """The suffixes of its files, lower-case and with the dot; the first is the one new files get."""
-        return PICTURES.suffixes_of(self.name.lower())
-
-    @property
-    def writable(self) -> bool:
-        """Whether results can be written in it; raw photos are only read."""
-        return self.name.lower() not in PICTURES.written_as
-
 
 _NOTHING_TOLD: Final = ("exif", "xmp", "iptc")
 

@@ -104,28 +104,6 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     return replace(plain, pixels=pixels, alpha=alpha, tags=tags.upright(orientation, width, height))
 
 
-def picture_from_image(image: Image.Image) -> Picture:
-    """Return the picture that a Pillow image in memory shows, with its profile; it is not turned upright.
-
-    Raises:
-        InputError: its samples are floating-point numbers.
-    """
-    colour = plan_colour(image.mode, image.info.get("icc_profile"))
-    if image.mode == "F":
-        raise InputError("its samples are floating-point numbers; convert it to 16 bits first")
-    image.load()
-    is_deep = image.mode.startswith("I")
-    samples = _deep_grey(image, "") if is_deep else _shallow(image, colour.convert)
-    return Picture(
-        pixels=samples.pixels,
-        alpha=samples.alpha,
-        depth=16 if is_deep else 8,
-        icc=colour.icc,
-        profile=colour.profile,
-        warnings=colour.warnings,
-    )
-
-
 def _shallow(image: Image.Image, convert: Convert) -> _Samples:
     """Unpack 8 bits per channel, converting (palette, CMYK, premultiplied alpha) band by band."""
     width, height = image.size

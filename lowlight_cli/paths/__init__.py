@@ -13,7 +13,7 @@ refusal.py  how a name stands in a refusal
 """
 
 from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff
-from lowlight_cli.paths.naming import VARIANTS, Variant, variant_path
+from lowlight_cli.paths.naming import Variant, variant_path
 from lowlight_cli.paths.plan import Job, Plan, plan_jobs, require_ending, require_free, require_own_names
 from lowlight_cli.paths.search import (
     facts_of,
@@ -29,7 +29,6 @@ from lowlight_cli.paths.shards import Shard, part_plan, read_shard
 __all__ = [
     "PICTURES",
     "SNIFF_BYTES",
-    "VARIANTS",
     "Job",
     "Media",
     "Plan",

@@ -16,7 +16,7 @@ from lowlight_cli.settings import DEFAULT_SUFFIX
 
 Variant = Literal["enhanced", "compare", "sheet"]
 
-VARIANTS: tuple[Variant, ...] = ("enhanced", "compare")
+_VARIANTS: tuple[Variant, ...] = ("enhanced", "compare")
 COMPARING: tuple[Variant, ...] = ("compare", "sheet")
 """What shows an input and its result together."""
 
@@ -178,7 +178,7 @@ def part_own_results(found: Sequence[Found], *, suffixes: set[str]) -> tuple[lis
     So `lowlight enhance *.jpg` can be run twice. A result whose source is not among the inputs is a picture
     like any other.
     """
-    endings = [f"{suffix}{more}" for suffix in suffixes for more in ("", *(f"_{name}" for name in VARIANTS))]
+    endings = [f"{suffix}{more}" for suffix in suffixes for more in ("", *(f"_{name}" for name in _VARIANTS))]
     alike = Counter(spelling(one) for one in found)
     sources = {
         (one.path.parent, numbered(stem, count))

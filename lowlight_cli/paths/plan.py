@@ -63,15 +63,14 @@ class Plan:
 
     `skipped` have a result already; those of them that lack only what shows input and result together are
     `uncompared`, too. `own_results` are inputs that are themselves results of other inputs.
-    `ignored` is what else the folders hold: junk, other kinds of file, links to folders. `unreadable` are
-    folders below an input that could not be searched, and links that lead nowhere; they count as failures.
+    `unreadable` are folders below an input that could not be searched, and links that lead nowhere; they count as
+    failures. What else the folders hold is left alone: junk, other kinds of file, links to folders.
     """
 
     jobs: tuple[Job, ...]
     skipped: tuple[Job, ...] = ()
     uncompared: tuple[Job, ...] = ()
     own_results: tuple[Path, ...] = ()
-    ignored: tuple[Path, ...] = ()
     unreadable: tuple[Path, ...] = ()
 
 
@@ -123,7 +122,6 @@ def plan_jobs(
         skipped=tuple(skipped),
         uncompared=tuple(job for job in skipped if _is_uncompared(job)),
         own_results=tuple(sorted([*own, *more_own], key=sort_key)),
-        ignored=tuple(sorted(search.ignored, key=sort_key)),
         unreadable=tuple(sorted(search.unreadable, key=sort_key)),
     )
 

@@ -31,14 +31,13 @@ class Found:
 
 
 class Search:
-    """Turns inputs into the files they mean, and remembers what it passed over.
+    """Turns inputs into the files they mean, and remembers what it could not read.
 
     `avoid` is the folder that this very run writes into: it is not searched when it lies below an input.
     """
 
     def __init__(self, media: Media, *, recursive: bool, avoid: Path | None) -> None:
         self.found: list[Found] = []
-        self.ignored: list[Path] = []
         self.unreadable: list[Path] = []
         self._media = media
         self._recursive = recursive
@@ -87,9 +86,7 @@ class Search:
         name = real_path(root).name if root.name in ("", "..") else root.name
         for folder, below, files in os.walk(root, onerror=note):
             here = Path(folder)
-            passed = {each for each in below if not self._enters(here / each)}
-            self.ignored += [here / each for each in below if each in passed]
-            below[:] = [each for each in below if each not in passed] if self._recursive else []
+            below[:] = [each for each in below if self._enters(here / each)] if self._recursive else []
             for file in files:
                 self._consider(here / file, folders=(name, *here.relative_to(root).parts))
 
@@ -105,8 +102,6 @@ class Search:
             self._take(path, facts, folders=folders)
         elif facts is None and known and not is_junk(path.name):
             self.unreadable.append(path)
-        else:
-            self.ignored.append(path)
 
     def _take(self, path: Path, facts: os.stat_result, *, folders: tuple[str, ...] = ()) -> None:
         real = self._real_folders.setdefault(path.parent, real_path(path.parent))

@@ -15,7 +15,7 @@ member.py     what runs in a cluster's worker process
 cluster.py    the only file that knows Ray, and imports it when asked to
 """
 
-from lowlight_cli.spread.pool import WorkerPool, open_pool
+from lowlight_cli.spread.pool import open_pool
 from lowlight_cli.spread.work import ClipsWork, FitWork, PictureWork, Told
 
-__all__ = ["ClipsWork", "FitWork", "PictureWork", "Told", "WorkerPool", "open_pool"]
+__all__ = ["ClipsWork", "FitWork", "PictureWork", "Told", "open_pool"]
