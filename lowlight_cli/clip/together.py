@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.facts import MOST_PIXELS, ClipFacts, probe_clip
-from lowlight_cli.video.reading import ClipFrame, ClipReader
+from lowlight_cli.video.facts import MOST_PIXELS, probe_clip
+from lowlight_cli.video.reading import frame_at
 
 _WHOLE = Span()
 
@@ -30,7 +30,7 @@ class Together:
         most = 2 * (most_pixels or MOST_PIXELS)
         self.clip, self._result = (probe_clip(path, most_pixels=most) for path in (clip, result))
         self._side_by_side = side_by_side or self._result.width == 2 * self.clip.width
-        self.start, self.end = span.start, min(filter(None, (self.clip.seconds, span.end)), default=None)
+        self.start, self.end = span.start, self.clip.end_of(span)
         # Containers shift their beginning, for sound that starts early: the first frames tell by how much.
         self._later = frame_at(self.clip, span.start)[0] - frame_at(self._result, Fraction(0))[0]
 
@@ -45,12 +45,3 @@ class Together:
         _, made = frame_at(self._result, max(moment - self._later - early, Fraction(0)))
         pixels = made.pixels
         return found, frame.pixels, pixels[..., pixels.shape[2] // 2 :] if self._side_by_side else pixels
-
-
-def frame_at(facts: ClipFacts, moment: Fraction) -> tuple[Fraction, ClipFrame]:
-    """Return the first frame at a moment or after it, and its own moment; raises InputError if there is none."""
-    with ClipReader(facts, span=Span(moment)) as reader:
-        frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
-        # The reader counts from the tick nearest to the moment.
-        zero = round((facts.start + moment) / facts.time_base)
-        return (zero + frame.shown) * facts.time_base - facts.start, frame

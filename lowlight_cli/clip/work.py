@@ -124,7 +124,7 @@ class ClipWork:
         settings, path = self._settings, variant_path(self._target, "sheet")
         if path.exists() and not settings.overwrite:
             raise OutputError(f"{path} exists already; use --overwrite to replace it")
-        end = min(filter(None, (self._facts.seconds, settings.span.end)), default=None)
+        end = self._facts.end_of(settings.span)
         start = settings.span.start
         return ContactSheet(path, settings.contact_sheet, length=None if end is None else end - start, start=start)
 

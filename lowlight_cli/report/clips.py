@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_cli.clip.together import Together, frame_at
+from lowlight_cli.clip.together import Together
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import Picture, thumbnail_of
 from lowlight_cli.paths import Job
@@ -24,6 +24,7 @@ from lowlight_cli.results import FileResult
 from lowlight_cli.stabilize import LIGHT_FLOOR, is_another_picture
 from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
+from lowlight_cli.video.reading import frame_at
 
 if TYPE_CHECKING:
     from lowlight_cli.clip import ClipResult

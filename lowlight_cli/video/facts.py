@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.paths import is_file
+from lowlight_cli.video.settings import Span
 from lowlight_cli.video.siting import Siting, siting_of
 
 # Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
@@ -89,6 +90,10 @@ class ClipFacts:
     start: Fraction
     seconds: Fraction | None
     tags: tuple[tuple[str, str], ...]
+
+    def end_of(self, span: Span) -> Fraction | None:
+        """Return when a part ends, in seconds from the clip's beginning; None if nobody knows."""
+        return min(filter(None, (self.seconds, span.end)), default=None)
 
     @property
     def without_the_part(self) -> str:

@@ -96,8 +96,7 @@ class ClipReader:
     @property
     def seconds(self) -> float | None:
         """How long the part to read is, as far as the container knows."""
-        length = self.facts.seconds
-        end = min(filter(None, (length, self.span.end)), default=None)
+        end = self.facts.end_of(self.span)
         return None if end is None else max(float(end - self.span.start), 0.0)
 
     @property
@@ -329,3 +328,15 @@ class ClipReader:
             return False
         end = (self._last + 2 * self._step) * self._base + self.span.start
         return float(self.facts.seconds - end) > _EARLY_SECONDS
+
+
+def frame_at(facts: ClipFacts, moment: Fraction, *, end: Fraction | None = None) -> tuple[Fraction, ClipFrame]:
+    """Return the first frame at a moment or after it, but before `end`, and its own moment.
+
+    Moments are seconds from the clip's beginning. Raises InputError if there is no such frame.
+    """
+    with ClipReader(facts, span=Span(moment, end)) as reader:
+        frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
+        # The reader counts from the tick nearest to the moment.
+        zero = round((facts.start + moment) / facts.time_base)
+        return (zero + frame.shown) * facts.time_base - facts.start, frame

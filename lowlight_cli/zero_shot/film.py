@@ -1,8 +1,10 @@
 """Fit one ZERO-IG to a film: to a few frames that differ most, so that it knows every scene; then it runs on all."""
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,8 +14,9 @@ from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError
 from lowlight_cli.settings import Compute, check_compiling
 from lowlight_cli.tiling import TensorSource
+from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.facts import ClipFacts
-from lowlight_cli.video.reading import ClipFrame, ClipReader
+from lowlight_cli.video.reading import frame_at
 from lowlight_cli.video.settings import Span
 from lowlight_cli.zero_shot.fit import Fit, Step
 from lowlight_cli.zero_shot.fitted import fitted_enhancer
@@ -41,11 +44,14 @@ def fit_to_film(
 
 def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Tensor]:
     """Return up to `count` frames, `(1, 3, H, W)` floats in [0, 1], at even distances; InputError for none."""
-    end = min(filter(None, (facts.seconds, span.end)), default=None)
+    end = facts.end_of(span)
     moments = [span.start]
     if end is not None and end > span.start:
         moments = [span.start + (end - span.start) * Fraction(place, count) for place in range(count)]
-    found = [frame for moment in moments if (frame := _frame_at(facts, Span(moment, span.end))) is not None]
+    found = []
+    for moment in moments:
+        with suppress(InputError):  # a clip may end before its time
+            found.append(_floats(frame_at(facts, moment, end=span.end)[1].pixels))
     if not found:
         raise InputError(facts.without_the_part)
     return found
@@ -64,11 +70,5 @@ def different_frames(frames: Sequence[Tensor], *, count: int) -> list[Tensor]:
     return [frames[place] for place in chosen]
 
 
-def _frame_at(facts: ClipFacts, span: Span) -> Tensor | None:
-    with ClipReader(facts, span=span) as reader:
-        try:
-            frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
-        except (InputError, StopIteration):
-            return None
-    top = 255.0 if frame.pixels.dtype == "uint8" else 65535.0
-    return torch.from_numpy(frame.pixels)[None].float() / top
+def _floats(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(pixels)[None].float() / np.iinfo(pixels.dtype).max
