@@ -16,11 +16,12 @@ from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.errors import LowlightError, SettingsError
 from lowlight_cli.pairs import Split, find_pairs
 from lowlight_cli.paths import require_ending, require_free, require_own_names
+from lowlight_cli.report.words import figures_in_words
 from lowlight_cli.results import printable
 from lowlight_cli.settings import Compute
 
 if TYPE_CHECKING:
-    from lowlight_cli.metrics import Quality, Score, ScoreName
+    from lowlight_cli.metrics import Score, ScoreName
     from lowlight_cli.quality import MethodSummary, QualityRow, Sample
     from lowlight_cli.report.quality import QualityReport
 
@@ -184,7 +185,7 @@ class _Table:
         if self._as_json:
             typer.echo(json.dumps(row.as_json()))
         elif not row.error:
-            self._line(row.sample.name, row.method, self._cells(row))
+            self._line(row.sample.name, row.method, figures_in_words(row, self._scores))
 
     def close(self, summary: "MethodSummary") -> None:
         """Print one method's means, after all results."""
@@ -194,20 +195,9 @@ class _Table:
         if not self._closing:
             self._closing = True
             typer.echo("")
-        self._line(f"mean of {summary.pairs}", summary.method, self._cells(summary))
-
-    def _cells(self, row: "QualityRow | MethodSummary") -> list[str]:
-        cells = [*_quality_cells(row.quality), f"{row.mean:.3f}", f"{row.seconds:.3f}"]
-        return cells + [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in self._scores]
+        self._line(f"mean of {summary.pairs}", summary.method, figures_in_words(summary, self._scores))
 
     def _line(self, name: str, method: str, cells: Sequence[str]) -> None:
         widths = [len(title) for title in (*_COLUMNS, *self._scores)]
         numbers = "  ".join(cell.rjust(max(width, 7)) for cell, width in zip(cells, widths, strict=True))
         typer.echo(f"{printable(name):<{self._name_width}}  {printable(method):<{self._method_width}}  {numbers}")
-
-
-def _quality_cells(quality: "Quality | None") -> list[str]:
-    if quality is None:
-        return ["-"] * 4
-    plain = (f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")
-    return [*plain, f"{quality.psnr_gt_mean:.2f}", f"{quality.ssim_gt_mean:.4f}"]

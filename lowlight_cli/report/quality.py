@@ -9,7 +9,7 @@ from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.images import probe, read_picture, thumbnail_of
 from lowlight_cli.report.page import Card, Page, Row, Table, View, check_page_target
 from lowlight_cli.report.previews import make_preview, preview_size
-from lowlight_cli.report.words import duration_in_words
+from lowlight_cli.report.words import duration_in_words, figures_in_words
 
 if TYPE_CHECKING:
     from lowlight_cli.quality import MethodSummary, QualityRow, Sample
@@ -101,7 +101,7 @@ class QualityReport:
         return [View("reference", make_preview(thumbnail, self._size.most_bytes))]
 
     def _means(self, summaries: Sequence["MethodSummary"]) -> Table:
-        rows = [Row((each.method, str(each.pairs), *self._cells(each))) for each in summaries]
+        rows = [Row((each.method, str(each.pairs), *figures_in_words(each, self._scores))) for each in summaries]
         return Table("Means", ("Method", "Pairs", *_COLUMNS, *self._scores), rows)
 
     def _failures(self) -> Table:
@@ -114,20 +114,11 @@ class QualityReport:
 
     def _all(self) -> Table:
         rows = [
-            Row((row.sample.name, row.method, *self._cells(row)), self._cards.get(row.sample))
+            Row((row.sample.name, row.method, *figures_in_words(row, self._scores)), self._cards.get(row.sample))
             for row in self.rows
             if not row.error
         ]
         return Table(f"All results: {len(rows)}", ("Picture", "Method", *_COLUMNS, *self._scores), rows, is_folded=True)
-
-    def _cells(self, row: "QualityRow | MethodSummary") -> tuple[str, ...]:
-        quality = row.quality
-        measured = ["-"] * 4
-        if quality:
-            measured = [f"{quality.psnr:.2f}", f"{quality.ssim:.4f}"]
-            measured += [f"{quality.psnr_gt_mean:.2f}", f"{quality.ssim_gt_mean:.4f}"]
-        scores = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in self._scores]
-        return (*measured, f"{row.mean:.3f}", f"{row.seconds:.3f}", *scores)
 
 
 def _rank(method: str) -> int:

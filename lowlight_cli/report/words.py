@@ -3,9 +3,14 @@
 import importlib.metadata
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lowlight_cli import __version__
+
+if TYPE_CHECKING:
+    from lowlight_cli.quality import MethodSummary, QualityRow
 
 
 def without_home(words: str) -> str:
@@ -40,6 +45,16 @@ def duration_in_words(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def figures_in_words(row: "QualityRow | MethodSummary", scores: Sequence[str]) -> list[str]:
+    """Return PSNR, SSIM, both after GT-mean, the mean grey, seconds and the named scores; `-` for what there is not."""
+    measured = ["-"] * 4
+    if quality := row.quality:
+        measured = [f"{quality.psnr:.2f}", f"{quality.ssim:.4f}"]
+        measured += [f"{quality.psnr_gt_mean:.2f}", f"{quality.ssim_gt_mean:.4f}"]
+    named = [f"{row.scores[name]:.3f}" if name in row.scores else "-" for name in scores]
+    return [*measured, f"{row.mean:.3f}", f"{row.seconds:.3f}", *named]
 
 
 def versions_in_words() -> str:
