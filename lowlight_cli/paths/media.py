@@ -110,6 +110,9 @@ _BRANDS = (
     ("avif", {b"avif", b"avis"}),
     ("heif", {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}),
 )
+PICTURE_BRANDS = frozenset[bytes]().union(*(marks for _, marks in _BRANDS))
+"""What a box of type `ftyp` may call the content of a still picture."""
+
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "mpo": (".mpo",),

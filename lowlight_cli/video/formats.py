@@ -1,6 +1,6 @@
 """Which files are clips: suffixes and first bytes, and the container that each result is written in."""
 
-from lowlight_cli.paths.media import Media
+from lowlight_cli.paths.media import PICTURE_BRANDS, Media
 
 # What ffmpeg calls the writer of each format of ours.
 MUXERS = {
@@ -38,7 +38,6 @@ _SUFFIXES = {
     ".gif": "gif",
 }
 _FTYP_BRANDS = ((b"qt  ", "mov"), (b"3gp", "3gp"), (b"3g2", "3gp"))
-_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
 _ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _MARKS = (
     (b"FLV\x01", "flv"),
@@ -58,7 +57,7 @@ def sniff(head: bytes) -> str | None:
     kind = head[4:8]
     if kind == b"ftyp":
         brand = head[8:12]
-        if brand in _PICTURE_BRANDS:
+        if brand in PICTURE_BRANDS:
             return None
         return next((name for mark, name in _FTYP_BRANDS if brand.startswith(mark)), "mp4")
     if kind in _ATOMS:
