@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lowlight_cli.errors import InputError, SettingsError, WeightsError
 
-Window = Literal["gaussian", "uniform"]
 ScoreName = Literal["lpips", "brisque"]
 Score = Callable[[Tensor, Tensor | None], float | None]
 """Takes a result and its reference, if there is one; None when the score needs a reference and has none."""
@@ -60,24 +59,22 @@ def psnr(image: Tensor, reference: Tensor) -> float:
     return inf if error == 0 else -10 * log10(error)
 
 
-def ssim(image: Tensor, reference: Tensor, *, window: Window = "gaussian") -> float:
+def ssim(image: Tensor, reference: Tensor) -> float:
     """Return the structural similarity (Wang et al. 2004), averaged over the channels and all whole windows.
 
-    `gaussian` is the paper's window and scikit-image's `gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False`; `uniform` is scikit-image's default, 7x7 with sample covariance. Raises
-    InputError when the picture is smaller than the window.
+    The window is the paper's and that of scikit-image's `gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False`. Raises InputError when the picture is smaller than the window.
     """
     _require_one_shape(image, reference)
-    weights = _window(window).to(image.device)
+    weights = _window().to(image.device)
     side = len(weights)
     if min(image.shape[-2:]) < side:
         raise InputError(f"too small to compare: SSIM needs {side}x{side} pixels")
-    correction = side**2 / (side**2 - 1) if window == "uniform" else 1.0
     channels = zip(image.float(), reference.float(), strict=True)
-    return sum(_ssim_of_channel(x, y, weights, correction) for x, y in channels) / len(image)
+    return sum(_ssim_of_channel(x, y, weights) for x, y in channels) / len(image)
 
 
-def _ssim_of_channel(x: Tensor, y: Tensor, weights: Tensor, correction: float) -> float:
+def _ssim_of_channel(x: Tensor, y: Tensor, weights: Tensor) -> float:
     """Return the mean structural similarity of two `(H, W)` planes."""
     # The four maps as channels, channels last: the depthwise kernel for it is fifty times faster than others.
     maps = torch.stack((x, y, x * x + y * y, x * y), dim=-1).unsqueeze(0).permute(0, 3, 1, 2)
@@ -86,16 +83,13 @@ def _ssim_of_channel(x: Tensor, y: Tensor, weights: Tensor, correction: float) -
     rows = F.conv2d(maps, kernel.unsqueeze(-1).contiguous(), groups=4)
     mean_x, mean_y, mean_squares, mean_xy = F.conv2d(rows, kernel.unsqueeze(-2).contiguous(), groups=4)[0]
     squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    variances = correction * (mean_squares - squares)
-    covariance = correction * (mean_xy - product)
+    variances, covariance = mean_squares - squares, mean_xy - product
     similarity = (2 * product + _C1) * (2 * covariance + _C2) / ((squares + _C1) * (variances + _C2))
     return float(similarity.mean(dtype=torch.float64))
 
 
-def _window(window: Window) -> Tensor:
-    """Return the window along one axis: 11 samples of a Gaussian of sigma 1.5 cut at 3.5 sigma, or 7 ones."""
-    if window == "uniform":
-        return torch.full((7,), 1 / 7)
+def _window() -> Tensor:
+    """Return the window along one axis: 11 samples of a Gaussian of sigma 1.5, cut at 3.5 sigma."""
     weights = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
     return (weights / weights.sum()).float()
 

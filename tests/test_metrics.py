@@ -34,8 +34,6 @@ def test_psnr_and_ssim_equal_scikit_image(seed: int) -> None:
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     expected = structural_similarity(theirs, ours, data_range=1, channel_axis=0, **gaussian)
     assert ssim(image, reference) == pytest.approx(expected, abs=1e-5)
-    plain = structural_similarity(theirs, ours, data_range=1, channel_axis=0)
-    assert ssim(image, reference, window="uniform") == pytest.approx(plain, abs=1e-5)
     assert psnr(image, reference) == pytest.approx(peak_signal_noise_ratio(theirs, ours, data_range=1), abs=1e-6)
 
 
