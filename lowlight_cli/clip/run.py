@@ -48,8 +48,7 @@ def enhance_clips(
                 facts = probe_clip(job.input, most_pixels=settings.most_pixels)
                 enhancer = yield from prepare(facts, settings.span)
                 work = ClipWork(facts, job.output, enhancer, settings)
-                yield from work.run()
-                result = work.result(blank, seconds=time.perf_counter() - started)
+                result = yield from work.run(blank, started=started)
                 del work  # and with it the memory of its frames
         except LowlightError as error:
             seconds = round(time.perf_counter() - started, 3)

@@ -6,7 +6,7 @@ everything in order again.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
 from lowlight_cli.video import CLIPS
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.encoders import LOSSLESS, TELLING_THEIR_SHAPE, plan_film
+from lowlight_cli.video.encoders import LOSSLESS, TELLING_THEIR_SHAPE, FilmPlan, plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import BackgroundCalls, InlineCalls, Prefetcher
 from lowlight_cli.video.reading import ClipFrame, ClipReader
@@ -61,12 +61,13 @@ class ClipWork:
         self._done = self._steadied = self._resumed_at = 0
         self._end = self._last = 0  # in ticks: when the last frame is over, and how long it is shown
         self._growth = Growth(_MOST_GROWTH)
-        self._warnings: list[str] = []
-        self._codec = ""
         self._sheet = self._planned_sheet() if settings.contact_sheet else None
 
-    def run(self) -> Iterator[ClipProgress]:
-        """Do the work and tell how far it is; the result is in place, complete, when the last word is said."""
+    def run(self, blank: ClipResult, *, started: float) -> Generator[ClipProgress, None, ClipResult]:
+        """Do the work and tell how far it is; the generator's own result is `blank`, filled in when all is in place.
+
+        `started` is when the work on this clip began, by `time.perf_counter`.
+        """
         settings = self._settings
         reuse_large_buffers()
         with ExitStack() as stack:
@@ -80,44 +81,31 @@ class ClipWork:
             part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
             film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)
-            self._codec = film.encoder
             writer = ClipWriter(part, self._container, reader, film, metadata=settings.metadata)
             stack.callback(writer.abandon)
             yield from self._stream(reader, writer)
             end, last = (ticks * self._facts.time_base for ticks in (self._end, self._last))
             verify_clip(part, film=writer.film_number, packets=writer.packets, seconds=end, last=last)
-            self._warnings += [*reader.warnings, *writer.warnings]
-        if film.pixel_aspect != 1 and film.encoder not in TELLING_THEIR_SHAPE and self._container in ("webm", "mkv"):
-            self._warnings.append(
-                f"its pixels are not square, and {self._container} with {film.encoder} is written without saying so; "
-                "--codec h264 or --format mp4 keeps their shape"
-            )
-        if self._settings.film.codec is None and (kept := LOSSLESS.get(self._facts.codec)):
-            self._warnings.append(f"its {self._facts.codec} becomes {film.encoder}, which loses some of it; see {kept}")
-        if self._facts.has_alpha:
-            self._warnings.append("transparency has no place in the result and is left out")
         self._finish()
-
-    def result(self, blank: ClipResult, *, seconds: float) -> ClipResult:
-        """Return what became of the clip after `run`."""
-        enhancer, computed = self._enhancer, self._done - self._resumed_at
+        warnings = (*reader.warnings, *writer.warnings, *self._left_out(film))
+        enhancer, seconds = self._enhancer, time.perf_counter() - started
         return replace(
             blank,
             status="done",
             seconds=round(seconds, 3),
             frames=self._done,
             duration=round(float(self._end * self._facts.time_base), 3),
-            frames_per_second=round(computed / seconds, 2) if seconds else 0.0,
+            frames_per_second=round((self._done - self._resumed_at) / seconds, 2) if seconds else 0.0,
             resumed_at=self._resumed_at,
             width=self._facts.width,
             height=self._facts.height,
-            codec=self._codec,
+            codec=film.encoder,
             sheet=name_of(self._sheet.path) if self._sheet and not self._sheet.is_empty else None,
             model=enhancer.model,
             device=str(enhancer.device),
             precision=enhancer.precision,
             tile=self._tile,
-            warnings=tuple(self._warnings),
+            warnings=warnings,
         )
 
     def _planned_sheet(self) -> ContactSheet:
@@ -132,11 +120,23 @@ class ClipWork:
         settings = self._settings
         if self._sheet and not self._sheet.is_empty:
             self._sheet.write(overwrite=settings.overwrite)
-        if self._sheet and self._sheet.is_late:
-            self._warnings.append("the contact sheet begins where an earlier run ended")
         if settings.preserve_times:
             preserve_times(self._source, self._target)
         remove_segments(self._target)
+
+    def _left_out(self, film: FilmPlan) -> Iterator[str]:
+        """Tell what of the clip the result does not have."""
+        if film.pixel_aspect != 1 and film.encoder not in TELLING_THEIR_SHAPE and self._container in ("webm", "mkv"):
+            yield (
+                f"its pixels are not square, and {self._container} with {film.encoder} is written without saying so; "
+                "--codec h264 or --format mp4 keeps their shape"
+            )
+        if self._settings.film.codec is None and (kept := LOSSLESS.get(self._facts.codec)):
+            yield f"its {self._facts.codec} becomes {film.encoder}, which loses some of it; see {kept}"
+        if self._facts.has_alpha:
+            yield "transparency has no place in the result and is left out"
+        if self._sheet and self._sheet.is_late:
+            yield "the contact sheet begins where an earlier run ended"
 
     def _stream(self, reader: ClipReader, writer: ClipWriter) -> Iterator[ClipProgress]:
         self._take_over_segments(writer)
