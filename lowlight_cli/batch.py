@@ -30,7 +30,7 @@ from lowlight_cli.images import (
 )
 from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.paths import PICTURES, Job
-from lowlight_cli.results import FileResult, blank_result, failed_result
+from lowlight_cli.results import FileResult, blank_result, failed_job, failed_result
 from lowlight_cli.settings import Comparison, Encoding, Tone
 
 # Decoded pictures wait for the network and results for the disk; together they stay below about this many pixels, or
@@ -129,7 +129,7 @@ class _Line:
                 with explained_memory(_NO_ROOM):
                     done = self._start(job, loaded)
             except LowlightError as error:
-                done = failed_result(blank_result(job, "failed"), error)
+                done = failed_job(job, error)
             done = replace(done, seconds=round(time.perf_counter() - started, 3))
             if done.status == "failed":
                 yield from self._written(everything=True)

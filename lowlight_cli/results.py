@@ -16,6 +16,7 @@ SCHEMA = 1
 _UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Event = TypeVar("Event")
+Result = TypeVar("Result", bound="FileResult")
 
 Status = Literal["done", "skipped", "failed", "planned", "compared"]
 
@@ -60,6 +61,11 @@ def blank_result(job: Job, status: Status) -> FileResult:
     return FileResult(name_of(job.input), name_of(job.output), status)
 
 
+def failed_job(job: Job, error: LowlightError) -> FileResult:
+    """Return the result of a job that gave none, for the reason that `error` tells."""
+    return failed_result(blank_result(job, "failed"), error)
+
+
 def name_of(path: Path | None) -> str:
     """Return a path as it goes into JSON; None is a standard stream.
 
@@ -77,7 +83,7 @@ def printable(text: str, encoding: str = "utf-8", *, keep_lines: bool = False) -
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def failed_result(result: FileResult, error: LowlightError) -> FileResult:
+def failed_result(result: Result, error: LowlightError) -> Result:
     """Return `result` as failed for the reason that `error` tells."""
     return replace(result, status="failed", error=Failure(error.code, str(error)))
 

@@ -11,7 +11,7 @@ from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import LowlightError
 from lowlight_cli.machine import release_free_buffers
 from lowlight_cli.paths import Job
-from lowlight_cli.results import Failure, name_of
+from lowlight_cli.results import failed_result, name_of
 from lowlight_cli.settings import Compute
 from lowlight_cli.video import Film, Span
 from lowlight_cli.video.encoders import named_encoder
@@ -51,8 +51,7 @@ def enhance_clips(
                 result = yield from work.run(blank, started=started)
                 del work  # and with it the memory of its frames
         except LowlightError as error:
-            seconds = round(time.perf_counter() - started, 3)
-            result = replace(blank, error=Failure(error.code, str(error)), seconds=seconds)
+            result = replace(failed_result(blank, error), seconds=round(time.perf_counter() - started, 3))
         release_free_buffers()
         yield result
         if settings.fail_fast and result.status == "failed":

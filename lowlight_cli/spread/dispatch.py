@@ -16,7 +16,7 @@ from typing import Protocol
 from lowlight_cli.atomic import remove_parts
 from lowlight_cli.errors import LowlightError, WorkerError
 from lowlight_cli.paths import Job
-from lowlight_cli.results import FileResult, blank_result, failed_result
+from lowlight_cli.results import FileResult, failed_job
 from lowlight_cli.spread.order import InOrder
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class Dispatch:
             self._todo.appendleft(number)
             return iter(())
         error = WorkerError(f"{_LOSSES} workers were lost with it, as happens when memory runs out: {why}")
-        return iter([(number, failed_result(blank_result(job, "failed"), error))])
+        return iter([(number, failed_job(job, error))])
 
 
 def _remove_parts(job: Job) -> None:

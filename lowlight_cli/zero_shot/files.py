@@ -16,7 +16,7 @@ from lowlight_cli.enhancer import Enhancer, PictureSource
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, stops_between, write_picture
 from lowlight_cli.paths import Job, variant_path
-from lowlight_cli.results import FileResult, blank_result, failed_result, name_of
+from lowlight_cli.results import FileResult, blank_result, failed_job, failed_result, name_of
 from lowlight_cli.settings import Compute, Tone
 from lowlight_cli.weights_file import WeightsFile, write_weights
 from lowlight_cli.zero_shot.finish import finished
@@ -66,21 +66,21 @@ class ZeroShotFiles:
             try:
                 photos.append((job, self._read(job)))
             except LowlightError as error:
-                yield failed_result(blank_result(job, "failed"), error)
+                yield failed_job(job, error)
         if not photos:
             return
         try:
             with explained_memory(_NO_ROOM):
                 state = yield from self._fitted(photos)
         except LowlightError as error:
-            yield from (failed_result(blank_result(job, "failed"), error) for job, _ in photos)
+            yield from (failed_job(job, error) for job, _ in photos)
             return
         for number, (job, photo) in enumerate(photos, start=1):
             try:
                 with explained_memory(_NO_ROOM):
                     result = self._write(job, photo, state)
             except LowlightError as error:
-                result = failed_result(blank_result(job, "failed"), error)
+                result = failed_job(job, error)
             if number == len(photos):  # the pictures come first: a record that cannot be written costs none
                 result = self._recorded(result, state)
             yield replace(result, seconds=round(time.perf_counter() - started, 3))
