@@ -127,16 +127,13 @@ class _Line:
                 self._largest = max(self._largest, loaded.pixels)
                 self._read_ahead(waiting, held=loaded.pixels)
                 with explained_memory(_NO_ROOM):
-                    done = self._start(job, loaded)
+                    self._start(job, loaded, started)
+                failed = None
             except LowlightError as error:
-                done = failed_job(job, error)
-            done = replace(done, seconds=round(time.perf_counter() - started, 3))
-            if done.status == "failed":
-                yield from self._written(everything=True)
-                yield done
-            else:
-                self._writes[-1] = (done, *self._writes[-1][1:])
-                yield from self._written(everything=False)
+                failed = replace(failed_job(job, error), seconds=_seconds_since(started))
+            yield from self._written(everything=failed is not None)
+            if failed:
+                yield failed
 
     def _read_ahead(self, waiting: Iterator[Job], *, held: int = 0) -> None:
         held += sum(pixels for _, pixels, _ in self._writes)
@@ -148,7 +145,7 @@ class _Line:
                 return
             self._reads.append((job, _begun(job, self._batch.pixel_budget)))
 
-    def _start(self, job: Job, loaded: _Loaded) -> FileResult:
+    def _start(self, job: Job, loaded: _Loaded, started: float) -> None:
         """Compute one file and hand it to a writer."""
         enhancer, content = self._enhancer, loaded.content
         described = replace(
@@ -172,9 +169,9 @@ class _Line:
                 described, precision=enhanced.precision, tile=enhanced.tile, stops=stops, warnings=warnings
             )
             write = partial(_write, job, content, enhanced.picture, self._batch)
+        described = replace(described, seconds=_seconds_since(started))
         with interrupts_held():  # what is begun is noted, for `last_written`
             self._writes.append((described, loaded.pixels, self._writers.submit(write)))
-        return described
 
     def _do_animation(self, job: Job, animation: Animation) -> tuple[str, ...]:
         """Do frame by frame, one in memory at a time; writing drives reading and computing."""
@@ -204,6 +201,10 @@ class _Line:
                 yield replace(described, warnings=(*described.warnings, *write.result()))
             except LowlightError as error:
                 yield failed_result(described, error)
+
+
+def _seconds_since(started: float) -> float:
+    return round(time.perf_counter() - started, 3)
 
 
 def _open_stream(stream: TextIO | None, what: str) -> TextIO:
