@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -28,18 +29,17 @@ from lowlight_cli.images.libtiff import silence_libtiff
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.sniff import (
     HEAD_BYTES,
+    Source,
     bits_of_avif,
     colours_of,
     foreign_name,
     has_gain_map,
-    head_of,
     is_lossless_webp,
     kind_of,
+    stream_of,
 )
 from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.images.unpack import NO_AGREED_WHITE, picture_of
-
-Source = Path | bytes
 
 _FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 
@@ -159,7 +159,7 @@ def probe(source: Source, *, pixel_budget: int | None = None) -> PictureFacts:
     with _boundary(pixel_budget) as budget:
         if kind == "RAW":
             return PictureFacts(kind, *extras.raw_size(source), frames=1, depth=16)
-        with _opened(source, budget) as image:
+        with _opened(source, kind, budget) as image:
             width, height = image.size
             if orientation_to_undo(image) >= 5:
                 width, height = height, width
@@ -180,12 +180,12 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
     with _boundary(pixel_budget) as budget:
         if kind == "RAW":
             return extras.read_raw(source, budget)
-        with _opened(source, budget) as image:
+        with _opened(source, kind, budget) as image:
             places = frame_places(image)
             if places[0]:
                 image.seek(places[0])
                 _require_budget(image, budget)
-            picture = picture_of(image, lambda: _opened(source, budget, places[0]))
+            picture = picture_of(image, partial(_opened, source, kind, budget, places[0]))
     if len(places) > 1:
         picture = picture.with_warning(f"only the first of its {len(places)} frames was read")
     return _with_facts_of_file(picture, source, head)
@@ -197,8 +197,8 @@ def read_animation(source: Source, *, pixel_budget: int | None = None) -> Animat
     Raises:
         InputError: as for `read_picture`.
     """
-    _checked_head(source)
-    with _boundary(pixel_budget) as budget, _opened(source, budget) as image:
+    kind = kind_of(_checked_head(source))
+    with _boundary(pixel_budget) as budget, _opened(source, kind, budget) as image:
         places = frame_places(image)
         return Animation(
             source=source,
@@ -238,14 +238,15 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     """
     source = animation.source
     head = _checked_head(source)
+    kind = kind_of(head)
     with _boundary(animation.pixel_budget) as budget:
-        image = _open(source, budget)
+        image = _open(source, kind, budget)
     with _closed_at_end(image):
         for index in animation.places:
             with _boundary(budget):
                 image.seek(index)
                 _require_budget(image, budget)
-                picture = picture_of(image, lambda frame=index: _opened(source, budget, frame))  # type: ignore[misc]
+                picture = picture_of(image, partial(_opened, source, kind, budget, index))
                 milliseconds = float(image.info.get("duration", 0) or 0)
             yield Frame(_with_facts_of_file(picture, source, head), milliseconds)
 
@@ -253,7 +254,7 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
 def _with_facts_of_file(picture: Picture, source: Source, head: bytes) -> Picture:
     """Add what the decoder does not say of its file: stored without loss, or more in it than was read."""
     if picture.format == "WEBP":
-        with _boundary(None), source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        with _boundary(None), stream_of(source) as file:
             picture = replace(picture, lossless=is_lossless_webp(file))
     for sentence in _unread(picture, head):
         picture = picture.with_warning(sentence)
@@ -323,9 +324,8 @@ def _checked_head(source: Source) -> bytes:
             if not stat.S_ISREG(found.st_mode):
                 kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
                 raise InputError(f"it is {kind}, no file")
-            head = head_of(source)
-        else:
-            head = source[:HEAD_BYTES]
+        with stream_of(source) as file:
+            head = file.read(HEAD_BYTES)
     if not head:
         raise InputError("it is empty")
     if (name := foreign_name(head)) is not None:
@@ -333,8 +333,7 @@ def _checked_head(source: Source) -> bytes:
     return head
 
 
-def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
-    kind = kind_of(head_of(source) if isinstance(source, Path) else source[:HEAD_BYTES])
+def _open(source: Source, kind: str | None, budget: int, frame: int = 0) -> ImageFile.ImageFile:
     formats = _FORMATS
     if kind == "HEIF":
         extras.require("HEIF")
@@ -365,7 +364,7 @@ def _open(source: Source, budget: int, frame: int = 0) -> ImageFile.ImageFile:
 
 def _has_other_samples(source: Source) -> bool:
     """Whether a TIFF that Pillow knows no mode for says that its samples are signed or floating-point numbers."""
-    with suppress(*LIBRARY_FAILURES), source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    with suppress(*LIBRARY_FAILURES), stream_of(source) as file:
         return bool({2, 3} & set(Directories(file).value(Tag.SAMPLE_FORMAT) or b""))
     return False
 
@@ -377,8 +376,8 @@ def _require_budget(image: ImageFile.ImageFile, budget: int) -> None:
 
 
 @contextmanager
-def _opened(source: Source, budget: int, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
-    image = _open(source, budget, frame)
+def _opened(source: Source, kind: str | None, budget: int, frame: int = 0) -> Iterator[ImageFile.ImageFile]:
+    image = _open(source, kind, budget, frame)
     with _closed_at_end(image):
         yield image
 

@@ -21,12 +21,11 @@ from lowlight_cli.images import xmp as packets
 from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.metadata import Tags, as_srgb, readable_exif
 from lowlight_cli.images.picture import Picture
+from lowlight_cli.images.sniff import Source, stream_of
 from lowlight_cli.images.tiff_tags import Tag
 
 if TYPE_CHECKING:
     from rawpy import RawPy
-
-Source = Path | bytes
 
 _LIBRARIES = {"HEIF": ("pillow_heif", "heic"), "RAW": ("rawpy", "raw")}
 
@@ -96,7 +95,7 @@ def _tags_of_raw(source: Source, photo: "RawPy") -> Tags:
     """Return what a raw photo's directories say, or, where it has none of the usual kind, its preview's EXIF."""
     xmp = None
     try:
-        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        with stream_of(source) as file:
             found = Directories(file)
             exif = found.exif(without=(Tag.MAKER_NOTE, Tag.INTEROP_DIRECTORY))
             xmp = found.value(Tag.XMP)

@@ -3,6 +3,7 @@
 The planner's own look at the first bytes (`paths.sniff`) names the format; here is what only a decoder wants to know.
 """
 
+import io
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import BinaryIO
 from lowlight_cli.images.directory import Directory, TiffBlock
 from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.paths import SNIFF_BYTES, sniff
+
+Source = Path | bytes
 
 # Enough for every signature and for the first directories of a raw file.
 HEAD_BYTES = 1 << 16
@@ -106,10 +109,9 @@ def has_gain_map(head: bytes) -> bool:
     return b"tmap" in head[8:SNIFF_BYTES]
 
 
-def head_of(path: Path) -> bytes:
-    """Return the first bytes of a plain file."""
-    with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+def stream_of(source: Source) -> BinaryIO:
+    """Open a file, or its bytes, for reading."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
 def _is_tiff_raw(head: bytes) -> bool:
