@@ -8,7 +8,8 @@
 `probe` reads a header; `read_animation`, `read_frames` and `write_frames` do the same for several frames;
 `pillow_image` is for notebooks. No torch here: numpy arrays in and out. The rooms:
 
-- `decode` is the only way in: it judges the file, keeps the pixel budget, and makes every failure InputError.
+- `decode` is the only way in: it judges the file, keeps to the pixels that `budget` allows, and makes every failure
+  InputError.
 - `unpack` makes integers of every mode and depth, after `layout` has told how they lie in the file; `planar` does so
   where a TIFF's channels lie apart, and `libtiff` keeps that library from writing to stderr;
   `harvest` gathers the metadata.

@@ -2,6 +2,7 @@
 
 - `settings`: what a caller may choose.
 - `fit`: the fit itself, a generator of steps.
+- `fitted`: an enhancer with the fitted weights.
 - `files`: photos in, results, weights, previews and logs out.
 - `pretrain`: how the start of the fast preset was trained.
 - `finish`: white balance and contrast, for those who ask.
