@@ -2,9 +2,9 @@
 
 The chain follows the light: scene -> uneven illumination -> blur of hand or focus -> short exposure -> sensor (shot,
 read and row noise, black level, colour filters) -> demosaicing -> camera tone curve -> denoise smear -> 8 bits -> JPEG.
-Every range stands in `Camera`; `Shot` is one draw from them. Arrays are `(height, width, 3)` float32; *scene* light is
-linear, unbounded above, and 1 - exp(-scene) is the well-exposed rendering, so that a fixed camera which halves its
-exposure halves the scene's light and nothing else.
+The ranges stand in `Camera`, but for a few shares in `draw_shot`; `Shot` is one draw from them. Arrays are `(height,
+width, 3)` float32; *scene* light is linear, unbounded above, and 1 - exp(-scene) is the well-exposed rendering, so that
+a fixed camera which halves its exposure halves the scene's light and nothing else.
 """
 
 import io

@@ -148,7 +148,8 @@ def tiled_rows(
     """Run `function` over tiles of `source` and yield finished bands `(1, C, rows, W)` from top to bottom.
 
     Memory is bounded by two bands of tiles, whatever the picture's height. A tile for which memory runs out is cut in
-    halves, down to `SMALLEST_TILE`, and so are all after it. `function` gets each tile and its `Window`.
+    halves, down to `SMALLEST_TILE`, and so are all after it. `function` gets each tile and its `Window`; `size` 0 makes
+    one tile of all.
 
     Raises ResourceError when memory runs out at the smallest tile.
     """

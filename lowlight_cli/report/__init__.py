@@ -8,5 +8,5 @@ The page is a single file without a network: its own style and script, and the p
 - `files` fills it with what became of files; what there is to see of one, `pictures` and `clips` say.
 - `quality` fills it with what methods are worth against references.
 
-`page.html`, `page.css` and `page.js` are what the page is made of. No torch here.
+`page.html`, `page.css` and `page.js` are what the page is made of. Of these rooms only `clips` loads torch.
 """
