@@ -1,6 +1,5 @@
 """Several frames or pages to one file: GIF, WebP, PNG and AVIF animations, and TIFF pages."""
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -9,7 +8,6 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from lowlight_cli.atomic import atomic_file
 from lowlight_cli.errors import OutputError
 from lowlight_cli.images.budget import default_pixel_budget
 from lowlight_cli.images.decode import Animation, Frame
@@ -21,6 +19,8 @@ from lowlight_cli.images.encode import (
     pillow_image,
     png_texts,
     quality_for,
+    told,
+    written_whole,
 )
 from lowlight_cli.images.fit import fit_to_format, shallow, without_grey_profile
 from lowlight_cli.images.formats import FORMATS, output_format
@@ -55,13 +55,8 @@ def write_frames(
         _require_room(animation)
     warnings: dict[str, None] = {}
     fitted = _fitted(frames, name, encoding, warnings)
-    if isinstance(target, Path):
-        with atomic_file(target, overwrite=overwrite) as file:
-            _write(fitted, file, name, animation, encoding)
-    else:
-        whole = io.BytesIO()
-        _write(fitted, whole, name, animation, encoding)
-        target.write(whole.getbuffer())
+    with written_whole(target, overwrite=overwrite) as file:
+        _write(fitted, file, name, animation, encoding)
     return tuple(warnings)
 
 
@@ -151,9 +146,7 @@ def _write_webp(frames: list[Frame], file: BinaryIO, animation: Animation, quali
         loop=animation.plays,
         quality=quality,
         lossless=picture.lossless,
-        icc_profile=picture.icc or b"",
-        exif=picture.tags.exif or b"",
-        xmp=picture.tags.xmp or b"",
+        **told(picture),
     )
 
 
@@ -180,7 +173,6 @@ def _write_png(frames: list[Frame], file: BinaryIO, animation: Animation, qualit
 def _write_avif(frames: list[Frame], file: BinaryIO, animation: Animation, quality: int) -> None:
     del animation
     first, others = _images(frames)
-    picture = frames[0].picture
     first.save(
         file,
         "AVIF",
@@ -190,9 +182,7 @@ def _write_avif(frames: list[Frame], file: BinaryIO, animation: Animation, quali
         quality=quality,
         subsampling="4:4:4",
         advanced=AVIF_ALPHA,
-        icc_profile=picture.icc or b"",
-        exif=picture.tags.exif or b"",
-        xmp=picture.tags.xmp or b"",
+        **told(frames[0].picture),
     )
 
 

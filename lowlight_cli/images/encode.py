@@ -51,15 +51,22 @@ def write_picture(
     picture = replace(picture, tags=picture.tags.chosen(encoding.metadata), warnings=())
     fitted = fit_to_format(picture, name)
     quality = quality_for(picture, encoding)
+    with written_whole(target, overwrite=overwrite) as file, encoder_failures(name):
+        _WRITERS[name](fitted, file, quality)
+    return fitted.warnings
+
+
+@contextmanager
+def written_whole(target: Path | BinaryIO, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """Yield a file for an encoder, which then takes the target's place; a stream gets all of it at the end."""
     if isinstance(target, Path):
         with atomic_file(target, overwrite=overwrite) as file:
-            _encode(fitted, file, name, quality)
+            yield file
     else:
         # Encoders seek back to fill in sizes; a pipe cannot.
         whole = io.BytesIO()
-        _encode(fitted, whole, name, quality)
+        yield whole
         target.write(whole.getbuffer())
-    return fitted.warnings
 
 
 def quality_for(picture: Picture, encoding: Encoding) -> int:
@@ -78,9 +85,9 @@ def encoder_failures(name: str) -> Iterator[None]:
         raise OutputError(f"the {name} encoder failed: {str(error) or type(error).__name__}") from error
 
 
-def _encode(picture: Picture, file: BinaryIO, name: str, quality: int) -> None:
-    with encoder_failures(name):
-        _WRITERS[name](picture, file, quality)
+def told(picture: Picture) -> dict[str, bytes]:
+    """Return what a WebP or an AVIF holds besides its pixels, in Pillow's words."""
+    return {"icc_profile": picture.icc or b"", "exif": picture.tags.exif or b"", "xmp": picture.tags.xmp or b""}
 
 
 def _write_jpeg(picture: Picture, file: BinaryIO, quality: int) -> None:
@@ -156,30 +163,24 @@ def add_tiff_page(writer: TiffWriter, picture: Picture) -> None:
 
 
 def _write_webp(picture: Picture, file: BinaryIO, quality: int) -> None:
-    tags = picture.tags
     pillow_image(picture, "RGB").save(
         file,
         "WEBP",
         quality=quality,
         lossless=picture.lossless,
         exact=picture.alpha is not None,
-        icc_profile=picture.icc or b"",
-        exif=tags.exif or b"",
-        xmp=tags.xmp or b"",
+        **told(picture),
     )
 
 
 def _write_avif(picture: Picture, file: BinaryIO, quality: int) -> None:
-    tags = picture.tags
     pillow_image(picture, "RGB").save(
         file,
         "AVIF",
         quality=quality,
         subsampling="4:4:4",
         advanced=AVIF_ALPHA,
-        icc_profile=picture.icc or b"",
-        exif=tags.exif or b"",
-        xmp=tags.xmp or b"",
+        **told(picture),
     )
 
 
