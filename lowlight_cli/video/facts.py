@@ -69,8 +69,8 @@ class Turn:
 class ClipFacts:
     """A clip whose film can be decoded. Sizes are those of the upright film, in pixels.
 
-    `seconds` is what the container says, and may be wrong or None; `depth` is bits per channel, `siting` where pixels that
-    share a colour have it.
+    `seconds` is what the container says, and may be wrong or None; `depth` is bits per channel, `siting` where pixels
+    that share a colour have it.
     """
 
     path: Path

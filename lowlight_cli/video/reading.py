@@ -69,6 +69,7 @@ class ClipReader:
             self.container.close()
             raise
         self.film.thread_type = "AUTO"
+        self._index = self.film.index  # which an open file alone can tell
         self._base = self.film.time_base or facts.time_base
         # In ticks of the film, so that its first frame is at 0 though the container counts otherwise, in microseconds.
         # Both lie on ticks, however coarse they are, and all tracks count from there: so they stay in step.
@@ -100,6 +101,11 @@ class ClipReader:
         return None if end is None else max(float(end - self.span.start), 0.0)
 
     @property
+    def begins(self) -> Fraction:
+        """The moment that frames and packets are counted from, in seconds from the clip's beginning."""
+        return self._zero - self.facts.start
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the reading, once it is over."""
         said = []
@@ -113,7 +119,7 @@ class ClipReader:
             said.append("the clip breaks off or is damaged: not all of its packets are whole")
         if self._lost:
             said.append(f"{self._lost} damaged packet{'s' if self._lost > 1 else ''} of the film could not be decoded")
-        if self._joints.shift_of(self.film.index):
+        if self._joints.shift_of(self._index):
             said.append("its time begins again, as in files that were joined: each part is shown after the one before")
         if self._interlaced:
             said.append("the film is interlaced: fields are enhanced and written as whole frames; deinterlace it first")
@@ -157,7 +163,7 @@ class ClipReader:
                     if not running:
                         break
                 self._cut_short += packet.is_corrupt
-                if track.index == self.film.index:
+                if track.index == self._index:
                     yield from self._in_span(self._decoded(packet))
                 elif packet.size and self._moved(packet):
                     yield packet
@@ -174,7 +180,7 @@ class ClipReader:
         if packet.dts is None:
             return False
         late = self._time_of(packet.dts, packet) + self._joints.shift_of(packet.stream.index) - end
-        return late >= 0 and (packet.stream.index != self.film.index or self._past_end or late >= _LATE_SECONDS)
+        return late >= 0 and (packet.stream.index != self._index or self._past_end or late >= _LATE_SECONDS)
 
     def _seek(self) -> None:
         """Go to where the film can be decoded from the span's beginning on, or to the clip's.
@@ -253,7 +259,7 @@ class ClipReader:
                 time = shown * self._base + self.span.start
             else:
                 time = (ticks - self._begins) * self._base
-                time += self._joints.shift(self.film.index, time, step=self._step * self._base)
+                time += self._joints.shift(self._index, time, step=self._step * self._base)
                 shown = round(time / self._base) - self._skipped
             if self.span.end is not None and time >= self.span.end:
                 self._past_end = True
@@ -283,7 +289,7 @@ class ClipReader:
             running = time if packet.dts is None else self._time_of(packet.dts, packet)
             shift = self._joints.shift(packet.stream.index, running, step=(packet.duration or 0) * base)
         else:  # they come too seldom to tell
-            shift = self._joints.shift_of(self.film.index)
+            shift = self._joints.shift_of(self._index)
         time += shift
         if packet.stream.type == "subtitle" and packet.duration:
             return self._cut(packet, time)
@@ -337,6 +343,4 @@ def frame_at(facts: ClipFacts, moment: Fraction, *, end: Fraction | None = None)
     """
     with ClipReader(facts, span=Span(moment, end)) as reader:
         frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
-        # The reader counts from the tick nearest to the moment.
-        zero = round((facts.start + moment) / facts.time_base)
-        return (zero + frame.shown) * facts.time_base - facts.start, frame
+        return reader.begins + frame.shown * facts.time_base, frame
