@@ -19,6 +19,7 @@ CompareSize = Literal["full", "preview"]
 
 DEFAULT_MODEL = "darkir-small"
 DEFAULT_SUFFIX = "_lowlight"
+DEFAULT_QUALITY = 92  # visually lossless for photographs; a JPEG of higher quality keeps its own
 
 
 def _require(condition: bool, message: str) -> None:

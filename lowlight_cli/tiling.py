@@ -127,7 +127,7 @@ def tiled(
     image: Tensor,
     *,
     size: int,
-    overlap: int = 32,
+    overlap: int,
     halo: int = 0,
     multiple_of: int = 1,
 ) -> Tensor:
@@ -141,7 +141,7 @@ def tiled_rows(
     source: Source,
     *,
     size: int,
-    overlap: int = 32,
+    overlap: int,
     halo: int = 0,
     multiple_of: int = 1,
 ) -> Iterator[Tensor]:
@@ -237,7 +237,7 @@ def _shifted(inner: Window, outer: Window) -> Window:
     )
 
 
-def count_tiles(height: int, width: int, *, size: int, overlap: int = 32, halo: int = 0, multiple_of: int = 1) -> int:
+def count_tiles(height: int, width: int, *, size: int, overlap: int, halo: int = 0, multiple_of: int = 1) -> int:
     """Return how many tiles `tiled_rows` will cut."""
     return math.prod(
         len(cut(length, size or length, overlap=overlap, halo=halo, multiple_of=multiple_of).starts)

@@ -115,7 +115,7 @@ def test_running_out_of_memory_at_the_smallest_tile_is_an_error():
         raise torch.OutOfMemoryError("no more")
 
     with pytest.raises(ResourceError, match="out of memory at a tile"):
-        tiled(never, picture(300, 300), size=256)
+        tiled(never, picture(300, 300), size=256, overlap=32)
 
 
 def test_bands_arrive_before_the_picture_is_read_to_its_end():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.settings import DEFAULT_MODEL, Compute
@@ -75,7 +75,7 @@ class Speed:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     weights: tuple[Path, ...] = ()
     network: Mapping[str, object] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ("picture", "start", "files", "video", "zero-shot")
+    parts: tuple[Part, ...] = get_args(Part)
     sizes: tuple[Size, ...] | None = None
     repeat: int = 9
     batch: int = 6

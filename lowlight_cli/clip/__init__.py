@@ -3,7 +3,7 @@
     for told in enhance_clips(jobs, ready(enhancer), ClipSettings()):
         ...                      # ClipProgress now and then, one ClipResult for each job
 
-results.py    what a caller may choose, and what is told
+results.py    what is told of clips; what a caller may choose stands in `video.settings`
 frames.py     frames through the network and the anti-flicker filter
 together.py   a clip and its result, frame beside frame
 contact.py    frames before and after, as a sheet
@@ -12,7 +12,8 @@ run.py        clips one after the other; a clip that fails is a result, not the 
 """
 
 from lowlight_cli.clip.contact import sheet_job
-from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.clip.results import ClipProgress, ClipResult
 from lowlight_cli.clip.run import check_film, enhance_clips, fitted, ready
+from lowlight_cli.video import ClipSettings
 
 __all__ = ["ClipProgress", "ClipResult", "ClipSettings", "check_film", "enhance_clips", "fitted", "ready", "sheet_job"]

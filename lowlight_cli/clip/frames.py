@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lowlight_cli.backends.base import WholeEnhancer
 from lowlight_cli.buffers import Buffers
-from lowlight_cli.clip.results import ClipSettings
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.parallel import a_core_each
@@ -29,6 +28,7 @@ from lowlight_cli.stabilize import (
 )
 from lowlight_cli.streams import Fetched, moment_of, own_stream, used_here
 from lowlight_cli.tone import apply_tone
+from lowlight_cli.video import ClipSettings
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.reading import AnyPacket, ClipFrame
 from lowlight_cli.video.segments import State

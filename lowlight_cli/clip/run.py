@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 
-from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.clip.results import ClipProgress, ClipResult
 from lowlight_cli.clip.work import ClipWork
 from lowlight_cli.device import explained_memory
 from lowlight_cli.enhancer import Enhancer
@@ -13,7 +13,7 @@ from lowlight_cli.machine import release_free_buffers
 from lowlight_cli.paths import Job
 from lowlight_cli.results import failed_result, name_of
 from lowlight_cli.settings import Compute
-from lowlight_cli.video import Film, Span
+from lowlight_cli.video import ClipSettings, Film, Span
 from lowlight_cli.video.encoders import named_encoder
 from lowlight_cli.video.facts import ClipFacts, probe_clip
 from lowlight_cli.zero_shot.film import fit_to_film

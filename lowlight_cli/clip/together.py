@@ -5,10 +5,9 @@ from pathlib import Path
 
 from lowlight_cli.video import Span
 from lowlight_cli.video.colour import Pixels
-from lowlight_cli.video.facts import MOST_PIXELS, probe_clip
+from lowlight_cli.video.facts import probe_clip
 from lowlight_cli.video.reading import frame_at
-
-_WHOLE = Span()
+from lowlight_cli.video.settings import MOST_PIXELS
 
 
 class Together:
@@ -22,7 +21,7 @@ class Together:
         clip: Path,
         result: Path,
         *,
-        span: Span = _WHOLE,
+        span: Span = Span(),
         side_by_side: bool = False,
         most_pixels: int | None = None,
     ) -> None:

@@ -21,13 +21,13 @@ from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
 from lowlight_cli.clip.contact import ContactSheet
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
-from lowlight_cli.clip.results import ClipProgress, ClipResult, ClipSettings
+from lowlight_cli.clip.results import ClipProgress, ClipResult
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.machine import Growth, reuse_large_buffers
 from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
-from lowlight_cli.video import CLIPS
+from lowlight_cli.video import CLIPS, ClipSettings
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.encoders import LOSSLESS, TELLING_THEIR_SHAPE, FilmPlan, plan_film
 from lowlight_cli.video.facts import ClipFacts

@@ -12,7 +12,6 @@ from lowlight_cli.errors import OutputError
 from lowlight_cli.images.budget import default_pixel_budget
 from lowlight_cli.images.decode import Animation, Frame
 from lowlight_cli.images.encode import (
-    AS_THE_INPUT,
     AVIF_ALPHA,
     add_tiff_page,
     encoder_failures,
@@ -35,7 +34,7 @@ def write_frames(
     target: Path | BinaryIO,
     *,
     animation: Animation,
-    encoding: Encoding = AS_THE_INPUT,
+    encoding: Encoding = Encoding(),
     overwrite: bool = False,
 ) -> tuple[str, ...]:
     """Write enhanced frames as an animation like the one they came from; return what could not be read or kept.

@@ -23,20 +23,16 @@ from lowlight_cli.images.metadata import EXIF_START, Tags
 from lowlight_cli.images.picture import Picture
 from lowlight_cli.images.ppm import write_ppm
 from lowlight_cli.images.tiff import TiffWriter
-from lowlight_cli.settings import Encoding
-
-# Visually lossless for photographs; a JPEG of higher quality keeps its own.
-_DEFAULT_QUALITY = 92
+from lowlight_cli.settings import DEFAULT_QUALITY, Encoding
 
 # Alpha is carried over untouched, whatever the colours' quality; said in the words of libaom, Pillow's encoder.
 AVIF_ALPHA = {"alpha:lossless": "1"}
 
-AS_THE_INPUT = Encoding()
 _IPTC_START = b"Photoshop 3.0\x00"
 
 
 def write_picture(
-    picture: Picture, target: Path | BinaryIO, *, encoding: Encoding = AS_THE_INPUT, overwrite: bool = False
+    picture: Picture, target: Path | BinaryIO, *, encoding: Encoding = Encoding(), overwrite: bool = False
 ) -> tuple[str, ...]:
     """Write a picture to a path (atomically) or an open stream; return sentences on what was not kept.
 
@@ -71,7 +67,7 @@ def written_whole(target: Path | BinaryIO, *, overwrite: bool) -> Iterator[Binar
 
 def quality_for(picture: Picture, encoding: Encoding) -> int:
     """Return the quality asked for, else the input's own where it is above the default."""
-    return encoding.quality or max(_DEFAULT_QUALITY, picture.quality or 0)
+    return encoding.quality or max(DEFAULT_QUALITY, picture.quality or 0)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from lowlight_cli.video.reading import frame_at
 if TYPE_CHECKING:
     from lowlight_cli.clip import ClipResult
 
-_WHOLE = Span()
 _MOST_FRAMES, _LEAST_FRAMES = 6, 2  # shown of each clip
 _PAGE_FRAMES = 200
 _GLANCES = 24
@@ -54,7 +53,7 @@ class Clips:
     columns: tuple[str, ...] = ("Length", "Frames", "Frames a second", "Codec")
 
     def __init__(
-        self, files: int, *, span: Span = _WHOLE, side_by_side: bool = False, most_pixels: int | None = None
+        self, files: int, *, span: Span = Span(), side_by_side: bool = False, most_pixels: int | None = None
     ) -> None:
         self._frames = max(_LEAST_FRAMES, min(_MOST_FRAMES, _PAGE_FRAMES // max(files, 1)))
         self._size: PreviewSize = preview_size(2 * files * self._frames)

@@ -25,6 +25,6 @@ segments.py     finished segments on disk, from which a killed run goes on
 """
 
 from lowlight_cli.video.formats import CLIPS
-from lowlight_cli.video.settings import Film, Span, read_time
+from lowlight_cli.video.settings import ClipSettings, Film, Span, read_time
 
-__all__ = ["CLIPS", "Film", "Span", "read_time"]
+__all__ = ["CLIPS", "ClipSettings", "Film", "Span", "read_time"]

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.paths import is_file
-from lowlight_cli.video.settings import Span
+from lowlight_cli.video.settings import MOST_PIXELS, Span
 from lowlight_cli.video.siting import Siting, siting_of
 
 # Code points of ISO/IEC 23091-2, as ffmpeg numbers them too.
@@ -27,8 +27,6 @@ _PICTURES = ("image2",)  # what ffmpeg calls the reader of still pictures in fil
 
 _HD_HEIGHT = 720
 """From this height on, a film that does not say its matrix is taken as BT.709, below it as BT.601: as players do."""
-
-MOST_PIXELS = 8192 * 8192
 
 
 @dataclass(frozen=True)

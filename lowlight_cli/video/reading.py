@@ -33,7 +33,6 @@ else:
 _EARLY_SECONDS = 0.5
 _SECONDS_BACK = (0, 2, 10, 60)  # how far before the span's beginning a seek is tried
 _LATE_SECONDS = 1  # how far past the end is read for a frame that shows that all before it have come
-_WHOLE = Span()
 _MICROSECOND = Fraction(1, av.time_base)
 
 
@@ -59,7 +58,7 @@ class _Shown:
 class ClipReader:
     """An open clip. `read` may be called once; what went wrong on the way stands in `warnings` afterwards."""
 
-    def __init__(self, facts: ClipFacts, *, span: Span = _WHOLE) -> None:
+    def __init__(self, facts: ClipFacts, *, span: Span = Span()) -> None:
         self.facts = facts
         self.span = span
         self.container = open_clip(facts.path)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.settings import Encoding, Metadata, Tone, require_choice
+
+MOST_PIXELS = 8192 * 8192
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,40 @@ class Span:
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
             raise SettingsError("--end must lie after --start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How clips are done, beyond what the model does: see the options of `lowlight video`.
+
+    `stabilize` is the strength of the anti-flicker filter, 0 for none; None means 1 for what networks make, and 0 where
+    pictures stay as they are. `contact_sheet` is the number of frames shown before and after in a picture beside the
+    result, 0 for no such picture. `frames_per_batch` frames are under way on a GPU beside the one that is waited for;
+    on a CPU the number of cores decides. Clips whose frames have more than `most_pixels` are refused.
+    """
+
+    tone: Tone = Tone()
+    film: Film = Film()
+    span: Span = Span()
+    metadata: Metadata = Encoding.metadata
+    stabilize: float | None = None
+    side_by_side: bool = False
+    contact_sheet: int = 0
+    frames_per_batch: int = 1
+    resume: bool = False
+    overwrite: bool = False
+    preserve_times: bool = False
+    fail_fast: bool = False
+    most_pixels: int = MOST_PIXELS
+
+    def __post_init__(self) -> None:
+        require_choice(self.metadata, Metadata, "--metadata")
+        if self.stabilize is not None and not 0 <= self.stabilize <= 1:
+            raise SettingsError("--stabilize-strength lies between 0 and 1")
+        if not 1 <= self.frames_per_batch <= 64:
+            raise SettingsError("--frames-per-batch lies between 1 and 64")
+        if not 0 <= self.contact_sheet <= 100:
+            raise SettingsError("--contact-sheet lies between 1 and 100")
 
 
 _LONGEST = 10**7  # seconds, four months: no clip is longer, and ffmpeg counts in 64 bits

@@ -51,9 +51,7 @@ class ClipWriter:
     how many other films come before it in the file.
     """
 
-    def __init__(
-        self, target: Path, container: str, reader: ClipReader, film: FilmPlan, *, metadata: Metadata = "keep"
-    ) -> None:
+    def __init__(self, target: Path, container: str, reader: ClipReader, film: FilmPlan, *, metadata: Metadata) -> None:
         if film.encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it talks on stderr, whatever ffmpeg is told
         self._film = film
