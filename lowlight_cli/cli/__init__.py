@@ -1,8 +1,9 @@
 """The command line: one module per command, and the one boundary that turns failures into sentences.
 
 The commands are `enhance`, `zero_shot`, `video`, `bench` (which shows `bench_speed` or `bench_quality`), `train`,
-`weights` and `export`. They share `options`, those over files `files`, and those that start from weights `initial`;
-`commands` words their help, and `versions` answers `--version`.
+`weights` and `export`. They share `options`, most of them in `groups`, each of which `grouping` lets a command take as
+one parameter. Those over files share `files`, and those that start from weights `initial`. `commands` words their help,
+and `versions` answers `--version`.
 """
 
 import errno
