@@ -1,17 +1,20 @@
 """`lowlight bench`: how fast models are here, or with `--pairs` what they are worth against references."""
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
 
-from lowlight_cli.bench.settings import UNTRAINED, Part, Speed, read_size
+from lowlight_cli.bench.settings import UNTRAINED, Part, Size, Speed, read_size
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.bench_quality import QualityWanted, show_quality
 from lowlight_cli.cli.bench_speed import Extras, show_speed
+from lowlight_cli.cli.grouping import grouped
+from lowlight_cli.cli.groups import Computing, read_dilations
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.pairs import Split
-from lowlight_cli.settings import DEFAULT_MODEL, Compute
+from lowlight_cli.settings import DEFAULT_MODEL
 
 _SPEED, _QUALITY = "Speed", "Quality, with --pairs"
 _SIZES_HELP = "A side, WIDTHxHEIGHT, 1080p, 4k, 12mpx or 24mpx; may be repeated."
@@ -97,29 +100,49 @@ Sheet = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How fast: what is measured, and what is made of it."""
+
+    part: Parts = None
+    size: Sizes = None
+    repeat: Repeat = Speed.repeat
+    batch: BatchSize = Speed.batch
+    plot: Plot = None
+    compare: CompareWith = None
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return which parts are measured; raises SettingsError."""
+        return tuple(cast(Part, opt.one_of(each, get_args(Part), "--part")) for each in self.part or Speed.parts)
+
+    def sizes(self) -> tuple[Size, ...] | None:
+        """Return the pictures' sizes; raises SettingsError."""
+        return tuple(read_size(each) for each in self.size) if self.size else None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How good: against which references, by what, and what is made of it."""
+
+    pairs: PairsOption = None
+    split: SplitOption = None
+    score: Scores = None
+    sheet: Sheet = None
+    report: ReportPage = None
+
+
+@grouped
 def bench(
+    *,
     model: Models = None,
     weights: WeightsFiles = None,
-    part: Parts = None,
-    size: Sizes = None,
-    repeat: Repeat = Speed.repeat,
-    batch: BatchSize = Speed.batch,
-    plot: Plot = None,
-    compare: CompareWith = None,
-    pairs: PairsOption = None,
-    split: SplitOption = None,
-    score: Scores = None,
-    sheet: Sheet = None,
-    report: ReportPage = None,
+    timing: Timing,
+    judging: Judging,
     overwrite: opt.Overwrite = False,
     dilations: opt.Dilations = None,
     offline: opt.Offline = False,
     denoise: opt.Denoise = None,
-    device: opt.Device = Compute.device,
-    precision: opt.PrecisionOption = Compute.precision,
-    tile: opt.Tile = "auto",
-    overlap: opt.Overlap = Compute.tiling.overlap,
-    compiling: opt.CompileOption = Compute.compile,
+    computing: Computing,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -136,42 +159,39 @@ def bench(
     mean 0.45). GT-mean values are taken after the result was scaled to the
     reference's brightness: they forgive a wrong exposure, usually by 3 to 5 dB.
     """
-    compute = opt.read_compute(device, precision, tile, overlap, compiling)
+    compute = computing.compute()
     models = tuple(model or ([] if weights else [DEFAULT_MODEL]))
     files = tuple(weights or ())
-    network = opt.read_dilations(dilations, files[0] if files else None)
-    if pairs is not None:
-        speed_alone: dict[str, object] = {
-            "--part": part,
-            "--size": size,
-            "--repeat": repeat != Speed.repeat,
-            "--batch": batch != Speed.batch,
-            "--plot": plot,
-            "--compare": compare,
-        }
-        _refuse(speed_alone, "does not go with --pairs")
-        wanted = None if split is None else cast(Split, opt.one_of(split, get_args(Split), "--split"))
+    network = read_dilations(dilations, files[0] if files else None)
+    if judging.pairs is not None:
+        _refuse_given(timing, "does not go with --pairs")
+        split = None if judging.split is None else cast(Split, opt.one_of(judging.split, get_args(Split), "--split"))
         quality = QualityWanted(
-            pairs, models, files, compute, wanted, score or (), sheet, overwrite, offline, report, network, denoise
+            judging.pairs,
+            models,
+            files,
+            compute,
+            split,
+            judging.score or (),
+            judging.sheet,
+            overwrite,
+            offline,
+            judging.report,
+            network,
+            denoise,
         )
         show_quality(quality, as_json=as_json, quiet=quiet, verbose=verbose)
         return
-    quality_alone: dict[str, object] = {
-        "--split": split,
-        "--score": score,
-        "--sheet": sheet,
-        "--report": report,
-        "--denoise": denoise is not None,
-    }
-    _refuse(quality_alone, "needs --pairs")
-    parts = tuple(cast(Part, opt.one_of(each, get_args(Part), "--part")) for each in part or get_args(Part))
-    sizes = tuple(read_size(each) for each in size) if size else None
-    speed = Speed(models, files, network, parts, sizes, repeat, batch, compute, offline)
-    extras = Extras(plot, compare, overwrite)
+    _refuse_given(judging, "needs --pairs")
+    if denoise is not None:
+        raise SettingsError("--denoise needs --pairs")
+    speed = Speed(models, files, network, timing.parts(), timing.sizes(), timing.repeat, timing.batch, compute, offline)
+    extras = Extras(timing.plot, timing.compare, overwrite)
     show_speed(speed, extras, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
-def _refuse(options: dict[str, object], why: str) -> None:
-    for name, value in options.items():
-        if value:
-            raise SettingsError(f"{name} {why}")
+def _refuse_given(group: Timing | Judging, why: str) -> None:
+    """Refuse the first option of a group that somebody gave."""
+    for option in fields(group):
+        if getattr(group, option.name) != option.default:
+            raise SettingsError(f"--{option.name} {why}")

@@ -7,9 +7,11 @@ from typing import Annotated, cast, get_args
 import typer
 
 from lowlight_cli.cli import options as opt
+from lowlight_cli.cli.grouping import grouped
+from lowlight_cli.cli.groups import Network
 from lowlight_cli.console import Show, logged_to_stderr
 from lowlight_cli.paths import require_ending, require_free, require_own_names
-from lowlight_cli.settings import DEFAULT_MODEL, ExportFormat
+from lowlight_cli.settings import ExportFormat
 
 _SCHEMA = 1
 # What each kind of file may end in, the usual first.
@@ -26,10 +28,10 @@ Target = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
+@grouped
 def export(
-    model: opt.Model = DEFAULT_MODEL,
-    weights: opt.WeightsOption = None,
-    dilations: opt.Dilations = None,
+    *,
+    network: Network,
     offline: opt.Offline = False,
     denoise: opt.Denoise = None,
     format: FormatOption = "onnx",
@@ -56,21 +58,15 @@ def export(
     [bold]lowlight export --weights mine.safetensors --format torchscript -o mine.pt[/bold]
     """
     kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
-    network = opt.read_dilations(dilations, weights)
-    model = opt.name_model(model, weights)
-    target = output or Path(f"{model}{_ENDINGS[kind][0]}")
+    target = output or Path(f"{network.name()}{_ENDINGS[kind][0]}")
     require_ending(target, _ENDINGS[kind], f"--output of --format {kind}")
-    require_own_names([target], inputs=[] if weights is None else [weights])
+    require_own_names([target], inputs=[] if network.weights is None else [network.weights])
     require_free(target, overwrite=overwrite)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, quiet=quiet) as show:
-        from lowlight_cli.enhancer import find_model
         from lowlight_cli.export import export_model, require_libraries
 
         require_libraries(kind)
-        on_download = show.steps_of("bytes")
-        found = find_model(
-            model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
-        )
+        found = network.find(show, denoise=denoise, offline=offline)
         done = export_model(found, target, kind, overwrite=overwrite)
         show.say(
             f"{done.path}: {done.bytes / 1e6:.1f} MB, at most {done.difference:.1e} from the network "

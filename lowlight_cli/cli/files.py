@@ -1,4 +1,4 @@
-"""What all commands over files share: reading the inputs, telling the plan, reporting the results."""
+"""What all commands over files share: telling the plan, reporting the results."""
 
 import json
 import os
@@ -7,40 +7,27 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
 
 from lowlight_cli.atomic import require_writable, written_by
-from lowlight_cli.cli import options as opt
-from lowlight_cli.console import Show
-from lowlight_cli.errors import InputError, LowlightError, OutputError, ResourceError, SettingsError
+from lowlight_cli.cli.groups import Running
+from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.errors import InputError, LowlightError, OutputError, ResourceError
 from lowlight_cli.interrupts import interrupts_held
-from lowlight_cli.paths import Job, Plan, read_file_list, why_unreadable
+from lowlight_cli.paths import Job, Plan, why_unreadable
 from lowlight_cli.results import Failure, FileResult, blank_result, failed_result, last_told, name_of, printable
-from lowlight_cli.settings import Comparison, Encoding
+from lowlight_cli.settings import Engine
 
 if TYPE_CHECKING:
     from lowlight_cli.images import Thumbnail
     from lowlight_cli.report.files import Contents, FilesReport
     from lowlight_cli.spread import Told
+    from lowlight_cli.spread.work import Work
 
 _LOOK_SIDE = 360  # of each of the two pictures in a terminal
-
-
-def named_inputs(inputs: list[str] | None, files_from: str | None, *, null_separated: bool) -> list[str | Path]:
-    """Return the inputs of the command line and of `--files-from`; raises SettingsError."""
-    named: list[str | Path] = list(inputs or [])
-    if files_from is not None:
-        if files_from == "-" and sys.stdin is None:
-            raise SettingsError("--files-from -: standard input is closed")
-        source = sys.stdin.buffer if files_from == "-" else Path(files_from)
-        named += read_file_list(source, null_separated=null_separated)
-    elif null_separated:
-        raise SettingsError("-0 belongs to --files-from")
-    return named
 
 
 def tell_plan(plan: Plan, *, as_json: bool) -> None:
@@ -58,8 +45,50 @@ def tell_plan(plan: Plan, *, as_json: bool) -> None:
             typer.echo(f"{printable(result.input)} -> {printable(name_of(path))}")
 
 
+def pictures(files: int, *, pixel_budget: int | None) -> "Contents":
+    """Return what a page shows of pictures."""
+    from lowlight_cli.report.pictures import Pictures
+
+    return Pictures(files, pixel_budget=pixel_budget)
+
+
 @contextmanager
-def planned_page(
+def followed(
+    plan: Plan,
+    running: Running,
+    report: Path | None,
+    contents: "Callable[[int], Contents]",
+    *,
+    overwrite: bool,
+    noun: str = "files",
+    look: bool = False,
+) -> "Iterator[Results]":
+    """Yield what does a plan's work and tells of it: on the terminal, and on the page `report` if there is one.
+
+    `contents` says, for so many files, what the page shows of them; `noun` is what is counted, and `look` asks for
+    pictures in the terminal. Afterwards comes the summary.
+
+    Raises SettingsError for a page's name that cannot be meant, and typer.Exit(1) if anything failed.
+    """
+    with (
+        _planned_page(report, plan, contents, overwrite=overwrite) as page,
+        logged_to_stderr(quiet=running.quiet, verbose=running.verbose),
+        Show(len(plan.jobs) + len(plan.uncompared), noun=noun, quiet=running.quiet) as show,
+    ):
+        results = Results(
+            plan,
+            show,
+            as_json=running.as_json,
+            fail_fast=running.fail_fast,
+            page=page,
+            look=_looking(plan, show) if look else None,
+        )
+        yield results
+        results.close()
+
+
+@contextmanager
+def _planned_page(
     target: Path | None, plan: Plan, contents: "Callable[[int], Contents]", *, overwrite: bool
 ) -> "Iterator[FilesReport | None]":
     """Yield the page that `--report` asks for, if it does; raises SettingsError for a name that cannot be meant.
@@ -77,16 +106,9 @@ def planned_page(
         yield page
 
 
-def pictures(files: int, *, max_megapixels: float | None) -> "Contents":
-    """Return what a page shows of pictures."""
-    from lowlight_cli.report.pictures import Pictures
-
-    return Pictures(files, pixel_budget=opt.pixels(max_megapixels))
-
-
-def looking(wanted: bool, plan: Plan, show: Show) -> "Callable[[FileResult], None] | None":
-    """Return what shows a result in the terminal, as `--show` asks for; None where nobody asks or nothing can."""
-    if not wanted or not show.is_terminal:
+def _looking(plan: Plan, show: Show) -> "Callable[[FileResult], None] | None":
+    """Return what shows a result in the terminal, as `--show` asks for; None where nothing can."""
+    if not show.is_terminal:
         return None
     from lowlight_cli.terminal import drawn, protocol_of
 
@@ -111,17 +133,11 @@ def looking(wanted: bool, plan: Plan, show: Show) -> "Callable[[FileResult], Non
     return look
 
 
-def comparing(
-    how: Comparison, encoding: Encoding, *, preserve_times: bool, pixel_budget: int | None
-) -> Callable[[Job], None]:
-    """Return what draws the comparison of a picture with the result that an earlier run made."""
-    from lowlight_cli.comparison import compare_job
+class Results:
+    """Draws results as they come, counts them, and ends with a summary, a page if asked for, and the exit code.
 
-    return partial(compare_job, how=how, encoding=encoding, preserve_times=preserve_times, pixel_budget=pixel_budget)
-
-
-class Report:
-    """Draws results as they come, counts them, and ends with a summary, a page if asked for, and the exit code."""
+    `show` is the terminal that they are drawn on.
+    """
 
     def __init__(
         self,
@@ -129,22 +145,23 @@ class Report:
         show: Show,
         *,
         as_json: bool,
+        fail_fast: bool,
         page: "FilesReport | None" = None,
         look: "Callable[[FileResult], None] | None" = None,
     ) -> None:
-        self._plan, self._show, self._as_json, self._page = plan, show, as_json, page
-        self._look = look
+        self.show = show
+        self._plan, self._as_json, self._fail_fast = plan, as_json, fail_fast
+        self._page, self._look = page, look
         self._made_with = ""
         self._told: FileResult | None = None
         self._counts: Counter[str] = Counter(failed=len(plan.unreadable))
         uncompared = set(plan.uncompared)
         self._passed = [job for job in plan.skipped if job not in uncompared]
-        self._failures: list[str] = []
 
-    def announce(self, made_with: str) -> None:
-        """Say which model runs where."""
-        self._made_with = made_with
-        self._show.say(made_with)
+    def ready(self, engine: Engine) -> Sequence[Job]:
+        """Return the jobs to do: those whose folders take their results."""
+        # A cluster's machines write themselves, and where this one cannot they may.
+        return self._plan.jobs if engine.kind == "ray" else self.writable(self._plan.jobs, fail_fast=self._fail_fast)
 
     def writable(self, jobs: Sequence[Job], *, fail_fast: bool) -> list[Job]:
         """Return the jobs whose folders take their results; the others fail here, before there is any work."""
@@ -166,25 +183,36 @@ class Report:
                 return []
         return ready
 
-    def follow(self, told: "Generator[Told]", draw: "Callable[[Told], None]" = lambda _: None) -> None:
-        """Draw every event and take every result; an interrupt has its summary and its page too."""
-        event: Told | None = None
-        try:
-            for event in told:
-                draw(event)
-                self._take(event)
-        except KeyboardInterrupt as stop:
-            self._tell(event)
-            for event in last_told(told, stop):
-                self._take(event)
-            self._summarise()
-            self._write_interrupted_page()
-            raise
+    def run(
+        self,
+        jobs: Sequence[Job],
+        prepare: "Callable[[], Work]",
+        engine: Engine,
+        device: str,
+        *,
+        draw: "Callable[[Told], None]" = lambda _: None,
+    ) -> None:
+        """Have the jobs done, if there are any, by the workers of `open_pool`, and raise what it raises.
 
-    def compare(self, show_both: "Callable[[Job], None]", *, fail_fast: bool) -> None:
+        `prepare` says what to do with them; it may load torch, and be slow. `draw` is shown every event first.
+        """
+        if not jobs:
+            return
+        from lowlight_cli.spread import open_pool
+
+        with (
+            open_pool(engine, device, prepare, on_tile=self.show.steps_of("tiles")) as pool,
+            # An interrupt must end the work at once, not when the generator happens to be collected.
+            closing(pool.run(jobs)) as told,
+        ):
+            self._made_with = pool.made_with
+            self.show.say(pool.made_with)
+            self._follow(told, draw)
+
+    def compare(self, show_both: "Callable[[Job], None]") -> None:
         """Have the comparisons drawn whose results an earlier run made; each fails by itself."""
-        if not fail_fast or self._counts["failed"] == len(self._plan.unreadable):
-            self.follow(_compared(self._plan.uncompared, show_both, fail_fast=fail_fast))
+        if not self._fail_fast or self._counts["failed"] == len(self._plan.unreadable):
+            self._follow(_compared(self._plan.uncompared, show_both, fail_fast=self._fail_fast))
 
     def close(self) -> None:
         """Name what was skipped and what failed; raise typer.Exit(1) if anything failed."""
@@ -199,6 +227,21 @@ class Report:
         if self._counts["failed"]:
             raise typer.Exit(LowlightError.exit_code)
 
+    def _follow(self, told: "Generator[Told]", draw: "Callable[[Told], None]" = lambda _: None) -> None:
+        """Draw every event and take every result; an interrupt has its summary and its page too."""
+        event: Told | None = None
+        try:
+            for event in told:
+                draw(event)
+                self._take(event)
+        except KeyboardInterrupt as stop:
+            self._tell(event)
+            for event in last_told(told, stop):
+                self._take(event)
+            self._summarise()
+            self._write_interrupted_page()
+            raise
+
     def _take(self, result: "Told") -> None:
         if not isinstance(result, FileResult):
             return
@@ -208,10 +251,10 @@ class Report:
         if self._look and result.status == "done":
             self._look(result)
         if result.error:
-            self._show.tell(f"{result.input}: {result.error.message}")
+            self.show.tell(f"{result.input}: {result.error.message}")
         for warning in result.warnings:
-            self._show.say(f"{result.input}: {warning}")
-        self._show.advance(result.input)
+            self.show.say(f"{result.input}: {warning}")
+        self.show.advance(result.input)
 
     def _tell(self, result: "Told | None") -> None:
         """Count a result and print it as JSON: both and once, whenever an interrupt comes."""
@@ -232,7 +275,7 @@ class Report:
         except KeyboardInterrupt:
             self._write_interrupted_page()
             raise
-        self._show.say(f"report: {self._page.target}")
+        self.show.say(f"report: {self._page.target}")
 
     def _write_interrupted_page(self) -> None:
         """Write what there is to tell; an interrupt weighs more than a page that cannot be written."""
@@ -241,13 +284,13 @@ class Report:
         try:
             self._page.write(made_with=self._made_with, interrupted=True)
         except LowlightError as error:
-            self._show.tell(str(error))
+            self.show.tell(str(error))
 
     def _summarise(self) -> None:
         if self._plan.own_results:
-            self._show.say(f"{len(self._plan.own_results)} left out: results of other inputs")
+            self.show.say(f"{len(self._plan.own_results)} left out: results of other inputs")
         for path in self._plan.unreadable:
-            self._show.tell(f"{path}: {why_unreadable(path)}")
+            self.show.tell(f"{path}: {why_unreadable(path)}")
         counts = self._counts
         parts = [f"{counts['done']} done"] if counts["done"] else []
         if counts["unchanged"]:
@@ -262,9 +305,9 @@ class Report:
             parts.append(f"{counts['failed']} failed")
         said = ", ".join(parts) or "nothing done"
         if counts["failed"]:
-            self._show.tell(said)
+            self.show.tell(said)
         else:
-            self._show.say(said)
+            self.show.say(said)
 
 
 def _compared(jobs: Sequence[Job], show_both: Callable[[Job], None], *, fail_fast: bool) -> "Generator[Told]":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lowlight_cli.cli.options import require_weights
+from lowlight_cli.cli.groups import require_weights
 from lowlight_cli.console import Show
 from lowlight_cli.errors import WeightsError
 from lowlight_cli.manifest import read_manifest

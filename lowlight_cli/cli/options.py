@@ -1,33 +1,16 @@
-"""Options that several commands share, as annotated types; defaults stand in `settings`."""
+"""Options that several commands share, as annotated types; defaults stand in `settings`, what they mean in `groups`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
-from lowlight_cli.backends import BACKENDS
-from lowlight_cli.errors import LowlightError, OutputError, SettingsError, WeightsError
-from lowlight_cli.manifest import find_entry, read_manifest
-from lowlight_cli.paths import PICTURES, Plan, facts_of, is_file, why_absent
-from lowlight_cli.settings import (
-    DEFAULT_MODEL,
-    CompareSize,
-    CompareStyle,
-    Comparison,
-    Compiling,
-    Compute,
-    Encoding,
-    Engine,
-    EngineKind,
-    Precision,
-    Tiling,
-)
-from lowlight_cli.weights_kind import KIND_BYTES, weights_kind
+from lowlight_cli.errors import LowlightError, OutputError, SettingsError
+from lowlight_cli.manifest import read_manifest
+from lowlight_cli.settings import DEFAULT_QUALITY, DEFAULT_SUFFIX, Comparison
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
-_LOSSLESS = ("png", "tiff", "bmp", "gif", "ppm")
 _BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
 
 
@@ -54,7 +37,7 @@ FileInputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUTS", help="Files, folders or globs.", show_default=False)
 ]
 
-_BESIDE = "beside the input, as STEM_lowlight.EXT"
+_BESIDE = f"beside the input, as STEM{DEFAULT_SUFFIX}.EXT"
 Output = Annotated[
     str | None,
     typer.Option(
@@ -77,7 +60,7 @@ FileOutput = Annotated[
 ]
 Suffix = Annotated[
     str | None,
-    typer.Option(help="Appended to the stem beside the input.", show_default="_lowlight", rich_help_panel=_OUTPUT),
+    typer.Option(help="Appended to the stem beside the input.", show_default=DEFAULT_SUFFIX, rich_help_panel=_OUTPUT),
 ]
 Format = Annotated[
     str | None,
@@ -89,7 +72,7 @@ Quality = Annotated[
         min=1,
         max=100,
         help="Of JPEG, WebP and AVIF.",
-        show_default="92, or the input's if higher",
+        show_default=f"{DEFAULT_QUALITY}, or the input's if higher",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -294,103 +277,6 @@ Json = Annotated[
 OneJson = Annotated[bool, typer.Option("--json", callback=require_stdout, help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only failures on stderr.", rich_help_panel=_TERMINAL)]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.", rich_help_panel=_TERMINAL)]
-
-
-def read_compute(device: str, precision: str, tile: str, overlap: int, compiling: str) -> Compute:
-    """Return what the options about computing mean; raises SettingsError."""
-    return Compute(
-        device,
-        cast(Precision, one_of(precision, get_args(Precision), "--precision")),
-        read_tiling(tile, overlap),
-        cast(Compiling, one_of(compiling, get_args(Compiling), "--compile")),
-    )
-
-
-def name_model(model: str, weights: Path | None) -> str:
-    """Return what results are named after: the model, or the file of `--weights`.
-
-    Raises SettingsError for a model that there is not, or beside a file; WeightsError for a file that is not there.
-    """
-    if weights is None:
-        if model not in BACKENDS or BACKENDS[model].needs_weights:
-            find_entry(read_manifest(), model)
-        return model
-    if model != DEFAULT_MODEL:
-        raise SettingsError("--model and --weights each name a network; give one of them")
-    require_weights(weights)
-    return weights.stem
-
-
-def require_weights(file: Path) -> None:
-    """Refuse a file of weights that is not there, or begins as none does; raises WeightsError."""
-    if facts_of(file) is None:
-        raise WeightsError(f"--weights: {why_absent(file)}")
-    if not is_file(file):
-        raise WeightsError(f"{file} is no weights file")
-    try:
-        with file.open("rb") as opened:
-            weights_kind(opened.read(KIND_BYTES))
-    except OSError as error:
-        raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-    except WeightsError as error:
-        raise WeightsError(f"{file} {error}") from error
-
-
-def pixels(megapixels: float | None) -> int | None:
-    """Return what `--max-megapixels` means in pixels."""
-    return None if megapixels is None else round(megapixels * 1e6)
-
-
-def read_tiling(tile: str, overlap: int) -> Tiling:
-    """Return the tiling that `--tile` and `--overlap` mean; raises SettingsError."""
-    if tile == "auto":
-        return Tiling(None, overlap)
-    if not tile.isdecimal():
-        raise SettingsError(f"--tile is auto, 0 or a number of pixels, not {tile!r}")
-    size = int(tile)
-    return Tiling(size, min(overlap, size // 2) if size else overlap)
-
-
-def read_engine(kind: str, address: str | None, workers: int | None, gpus_per_worker: float | None) -> Engine:
-    """Return the engine that `--engine` and the options about Ray mean; raises SettingsError."""
-    return Engine(cast(EngineKind, one_of(kind, get_args(EngineKind), "--engine")), address, workers, gpus_per_worker)
-
-
-def read_dilations(text: str | None, weights: Path | None) -> dict[str, object]:
-    """Return the network setting that `--dilations` means to `--weights`; raises SettingsError."""
-    if text is None:
-        return {}
-    if weights is None:
-        raise SettingsError("--dilations belongs to --weights: a model of a name has its own")
-    try:
-        rates = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        rates = ()
-    if not rates or min(rates) < 1:
-        raise SettingsError(f"--dilations is a list of numbers such as 1,4,9, not {text!r}")
-    return {"dilations": rates}
-
-
-def check_quality(encoding: Encoding, plan: Plan, named: Sequence[str | Path]) -> None:
-    """Refuse a quality that no result has, where `--format` or the one named file says so; raises SettingsError.
-
-    Several files may be others tomorrow, as those of a folder, and the command is right all the same.
-    """
-    outputs = [job.output for job in (*plan.jobs, *plan.skipped)]
-    lossless = all(output and PICTURES.format_of(output.suffix) in _LOSSLESS for output in outputs)
-    certain = encoding.format is not None or (len(named) == 1 and is_file(Path(named[0])))
-    if encoding.quality is not None and lossless and certain:
-        raise SettingsError("--quality is of JPEG, WebP, AVIF and HEIC, and no result is one of them")
-
-
-def read_comparison(wanted: bool, style: str | None, size: str | None) -> Comparison | None:
-    """Return what `--compare` and its two manners mean, None if no comparison is wanted; raises SettingsError."""
-    if not (wanted or style or size):
-        return None
-    return Comparison(
-        cast(CompareStyle, one_of(style or Comparison.style, get_args(CompareStyle), "--compare-style")),
-        cast(CompareSize, one_of(size or Comparison.size, get_args(CompareSize), "--compare-size")),
-    )
 
 
 def one_of(value: str, choices: tuple[str, ...], option: str) -> str:

@@ -1,27 +1,39 @@
 """`lowlight video`: clips frame by frame, with sound, timing and calm."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, named_inputs, planned_page, tell_plan
-from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.cli.files import followed, tell_plan
+from lowlight_cli.cli.grouping import grouped
+from lowlight_cli.cli.groups import (
+    Computing,
+    Look,
+    Network,
+    Running,
+    Searching,
+    Spreading,
+    pixels,
+    read_metadata,
+)
+from lowlight_cli.console import Show
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.paths import Plan, part_plan, plan_jobs, read_shard
+from lowlight_cli.paths import Job, Plan, plan_jobs
 from lowlight_cli.results import FileResult
-from lowlight_cli.settings import DEFAULT_MODEL, Compute, Encoding, Engine, Metadata, Tone
-from lowlight_cli.video import CLIPS, Film, Span, read_time
+from lowlight_cli.settings import Tone
+from lowlight_cli.video import CLIPS, ClipSettings, Film, Span, read_time
 from lowlight_cli.video.settings import read_arguments
 from lowlight_cli.zero_shot.settings import ZeroShot
 
 if TYPE_CHECKING:
     from lowlight_cli.report.files import Contents
-    from lowlight_cli.spread import Told
+    from lowlight_cli.spread import ClipsWork, Told
 
 _FILM, _PART, _LIGHT = "Film", "Part", "Light"
 
@@ -102,64 +114,93 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Keep what is finished, and go on from it after a kill.", rich_help_panel="Batch"),
 ]
-
-
 ZeroShotOption = Annotated[
     bool,
     typer.Option("--zero-shot", help="Fit ZERO-IG to some frames of the clip instead.", rich_help_panel="Model"),
 ]
 
 
+@dataclass(frozen=True)
+class ClipWriting:
+    """How clips are named and written, and what is made beside them."""
+
+    suffix: opt.Suffix = None
+    metadata: opt.MetadataOption = ClipSettings.metadata
+    overwrite: opt.Overwrite = ClipSettings.overwrite
+    preserve_times: opt.PreserveTimes = ClipSettings.preserve_times
+    report: ClipReportPage = None
+
+
+@dataclass(frozen=True)
+class Filming:
+    """What becomes of the film: how it is encoded, what it shows, which part of it, and how calm its light is."""
+
+    format: ClipFormat = None
+    codec: Codec = Film.codec
+    crf: Crf = Film.crf
+    preset: PresetOption = Film.preset
+    pixel_format: PixelFormat = Film.pixel_format
+    encoder_arguments: EncoderArguments = None
+    side_by_side: SideBySide = ClipSettings.side_by_side
+    contact_sheet: ContactSheet = ClipSettings.contact_sheet
+    start: Start = None
+    end: End = None
+    stabilize_light: StabilizeLight = None
+    stabilize_strength: StabilizeStrength = None
+
+    def film(self) -> Film:
+        """Return how the film is encoded; raises SettingsError."""
+        return Film(self.codec, self.crf, self.preset, self.pixel_format, read_arguments(self.encoder_arguments or []))
+
+    def span(self) -> Span:
+        """Return the part that is done; raises SettingsError."""
+        start = Span.start if self.start is None else read_time(self.start, "--start")
+        return Span(start, None if self.end is None else read_time(self.end, "--end"))
+
+    def steadiness(self) -> float | None:
+        """Return the strength of the anti-flicker filter, None where the model decides; raises SettingsError."""
+        if self.stabilize_light is False:
+            if self.stabilize_strength:
+                raise SettingsError("--no-stabilize-light has no --stabilize-strength")
+            return 0.0
+        if self.stabilize_strength is None:
+            return 1.0 if self.stabilize_light else None
+        return self.stabilize_strength
+
+    def settings(self, writing: ClipWriting, *, tone: Tone, fail_fast: bool) -> ClipSettings:
+        """Return how clips are done, as far as these options say it; raises SettingsError."""
+        return ClipSettings(
+            tone=tone,
+            film=self.film(),
+            span=self.span(),
+            metadata=read_metadata(writing.metadata),
+            stabilize=self.steadiness(),
+            side_by_side=self.side_by_side,
+            contact_sheet=self.contact_sheet,
+            overwrite=writing.overwrite,
+            preserve_times=writing.preserve_times,
+            fail_fast=fail_fast,
+        )
+
+
+@grouped
 def video(
+    *,
     inputs: opt.FileInputs = None,
     output: opt.FileOutput = None,
-    suffix: opt.Suffix = None,
-    format: ClipFormat = None,
-    codec: Codec = Film.codec,
-    crf: Crf = Film.crf,
-    preset: PresetOption = Film.preset,
-    pixel_format: PixelFormat = Film.pixel_format,
-    encoder_arguments: EncoderArguments = None,
-    metadata: opt.MetadataOption = Encoding.metadata,
-    overwrite: opt.Overwrite = False,
-    side_by_side: SideBySide = False,
-    contact_sheet: ContactSheet = 0,
-    preserve_times: opt.PreserveTimes = False,
-    report: ClipReportPage = None,
-    start: Start = None,
-    end: End = None,
-    stabilize_light: StabilizeLight = None,
-    stabilize_strength: StabilizeStrength = None,
-    model: opt.Model = DEFAULT_MODEL,
-    weights: opt.WeightsOption = None,
-    dilations: opt.Dilations = None,
+    writing: ClipWriting,
+    filming: Filming,
+    network: Network,
     zero_shot: ZeroShotOption = False,
     offline: opt.Offline = False,
-    strength: opt.Strength = Tone.strength,
-    exposure: opt.Exposure = Tone.exposure,
-    protect_highlights: opt.ProtectHighlights = Tone.protect_highlights,
-    denoise: opt.Denoise = None,
-    device: opt.Device = Compute.device,
-    precision: opt.PrecisionOption = Compute.precision,
-    tile: opt.Tile = "auto",
-    overlap: opt.Overlap = Compute.tiling.overlap,
-    compiling: opt.CompileOption = Compute.compile,
-    frames_per_batch: FramesPerBatch = 1,
+    look: Look,
+    computing: Computing,
+    frames_per_batch: FramesPerBatch = ClipSettings.frames_per_batch,
     max_megapixels: opt.MaxPixels = None,
-    recursive: opt.Recursive = False,
-    files_from: opt.FilesFrom = None,
-    null_separated: opt.NullSeparated = False,
-    shard: opt.Shard = None,
-    engine: opt.EngineOption = Engine.kind,
-    ray_address: opt.RayAddress = None,
-    workers: opt.Workers = None,
-    gpus_per_worker: opt.GpusPerWorker = None,
+    searching: Searching,
+    spreading: Spreading,
     resume: Resume = False,
-    dry_run: opt.DryRun = False,
-    fail_fast: opt.FailFast = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    running: Running,
 ) -> None:
     """Make dark clips bright, clean and calm; sound, timing and tags are kept.
 
@@ -167,126 +208,114 @@ def video(
     [bold]lowlight video clip.mov --start 0:10 --end 0:20 --side-by-side[/bold]
     [bold]lowlight video night/ -o bright/ --resume[/bold]     a killed run goes on
     """
-    tone = Tone(strength, exposure, protect_highlights, denoise)
-    opt.one_of(metadata, get_args(Metadata), "--metadata")
-    compute = opt.read_compute(device, precision, tile, overlap, compiling)
-    film = Film(codec, crf, preset, pixel_format, read_arguments(encoder_arguments or []))
-    span = Span(*(() if start is None else (read_time(start, "--start"),)))
-    if end is not None:
-        span = Span(span.start, read_time(end, "--end"))
-    network = opt.read_dilations(dilations, weights)
-    spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
-    if zero_shot and (weights is not None or model != DEFAULT_MODEL or network):
+    settings = replace(
+        filming.settings(writing, tone=look.tone(), fail_fast=running.fail_fast),
+        frames_per_batch=frames_per_batch,
+        resume=resume,
+        most_pixels=pixels(max_megapixels) or ClipSettings.most_pixels,
+    )
+    compute, engine = computing.compute(), spreading.chosen_engine()
+    if zero_shot and network != Network():
         raise SettingsError("--zero-shot fits its own weights: it takes no --model, no --weights and no --dilations")
-    steadiness = _steadiness(stabilize_light, stabilize_strength)
-    model = opt.name_model(model, weights)
+    plan = spreading.part_of(
+        _planned(searching.named(inputs), output, writing, filming, network, recursive=searching.recursive)
+    )
+    if running.dry_run:
+        tell_plan(plan, as_json=running.as_json)
+        return
+    shown = partial(_clips, settings)
+    with followed(plan, running, writing.report, shown, overwrite=writing.overwrite, noun="clips") as results:
+
+        def prepare() -> "ClipsWork":
+            from lowlight_cli.spread import ClipsWork
+
+            if zero_shot:
+                return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if look.denoise is None else look.denoise)
+            found = network.find(results.show, denoise=look.denoise, offline=offline)
+            return ClipsWork(found, compute, settings)
+
+        if plan.jobs:
+            _require_encoder(plan, settings.film)
+            with _told_how_to_go_on(results.show, resume=resume):
+                results.run(plan.jobs, prepare, engine, compute.device, draw=_drawing(results.show))
+        if plan.uncompared:
+            results.compare(_drawing_sheet(settings))
+        _remove_outlived(plan)
+
+
+def _planned(
+    named: Sequence[str | Path],
+    output: str | None,
+    writing: ClipWriting,
+    filming: Filming,
+    network: Network,
+    *,
+    recursive: bool,
+) -> Plan:
     plan = plan_jobs(
-        named_inputs(inputs, files_from, null_separated=null_separated),
+        named,
         media=CLIPS,
         output=output,
         recursive=recursive,
-        suffix=suffix,
-        format=format,
-        model=model,
-        variants=("sheet",) if contact_sheet else (),
-        beside=() if report is None else (report,),
-        overwrite=overwrite,
+        suffix=writing.suffix,
+        format=filming.format,
+        model=network.name(),
+        variants=("sheet",) if filming.contact_sheet else (),
+        beside=() if writing.report is None else (writing.report,),
+        overwrite=writing.overwrite,
     )
-    _refuse_streams(plan)
-    plan = plan if shard is None else part_plan(plan, read_shard(shard))
-    if dry_run:
-        tell_plan(plan, as_json=as_json)
-        return
-    shown = partial(_clips, span=span, side_by_side=side_by_side, max_megapixels=max_megapixels)
-    with (
-        planned_page(report, plan, shown, overwrite=overwrite) as page,
-        logged_to_stderr(quiet=quiet, verbose=verbose),
-        Show(len(plan.jobs) + len(plan.uncompared), noun="clips", quiet=quiet) as show,
-    ):
-        results = Report(plan, show, as_json=as_json, page=page)
-        if plan.jobs:
-            from lowlight_cli.clip import ClipSettings, check_film
-            from lowlight_cli.enhancer import find_model
-            from lowlight_cli.spread import ClipsWork, open_pool
-            from lowlight_cli.video.encoders import require_container
-
-            settings = ClipSettings(
-                tone=tone,
-                film=film,
-                span=span,
-                metadata=cast(Metadata, metadata),
-                stabilize=steadiness,
-                side_by_side=side_by_side,
-                contact_sheet=contact_sheet,
-                frames_per_batch=frames_per_batch,
-                resume=resume,
-                overwrite=overwrite,
-                preserve_times=preserve_times,
-                fail_fast=fail_fast,
-                most_pixels=opt.pixels(max_megapixels) or ClipSettings.most_pixels,
-            )
-            check_film(film)
-            if codec is not None:
-                require_container(codec, {CLIPS.format_of(job.output.suffix) for job in plan.jobs if job.output})
-
-            def prepare() -> ClipsWork:
-                if zero_shot:
-                    return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if denoise is None else denoise)
-                on_download = show.steps_of("bytes")
-                found = find_model(
-                    model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
-                )
-                return ClipsWork(found, compute, settings)
-
-            # An interrupt must end the work at once, not when the generator happens to be collected.
-            with open_pool(spread, device, prepare) as pool, closing(pool.run(plan.jobs)) as told:
-                results.announce(pool.made_with)
-                try:
-                    results.follow(told, _drawing(show))
-                except KeyboardInterrupt:
-                    if resume:
-                        show.say("the same command goes on from what is finished")
-                    raise
-        if contact_sheet and plan.uncompared:
-            from lowlight_cli.clip import sheet_job
-
-            how = partial(
-                sheet_job,
-                count=contact_sheet,
-                span=span,
-                side_by_side=side_by_side,
-                most_pixels=opt.pixels(max_megapixels),
-                preserve_times=preserve_times,
-            )
-            results.compare(how, fail_fast=fail_fast)
-        if plan.skipped:
-            from lowlight_cli.video.segments import remove_outlived
-
-            remove_outlived(job.output for job in plan.skipped if job.output is not None)
-        results.close()
-
-
-def _steadiness(light: bool | None, strength: float | None) -> float | None:
-    """Return the strength of the anti-flicker filter; None where the model decides."""
-    if light is False:
-        if strength:
-            raise SettingsError("--no-stabilize-light has no --stabilize-strength")
-        return 0.0
-    if strength is None:
-        return 1.0 if light else None
-    return strength
-
-
-def _clips(files: int, *, span: Span, side_by_side: bool, max_megapixels: float | None) -> "Contents":
-    from lowlight_cli.report.clips import Clips
-
-    most_pixels = opt.pixels(max_megapixels)
-    return Clips(files, span=span, side_by_side=side_by_side, most_pixels=most_pixels)
-
-
-def _refuse_streams(plan: Plan) -> None:
     if any(job.input is None or job.output is None for job in plan.jobs):
         raise SettingsError("clips are read from files and written to files, not - streams")
+    return plan
+
+
+def _clips(settings: ClipSettings, files: int) -> "Contents":
+    """Return what a page shows of clips."""
+    from lowlight_cli.report.clips import Clips
+
+    return Clips(files, span=settings.span, side_by_side=settings.side_by_side, most_pixels=settings.most_pixels)
+
+
+def _drawing_sheet(settings: ClipSettings) -> Callable[[Job], None]:
+    """Return what draws the contact sheet of a clip and the result that an earlier run made."""
+    from lowlight_cli.clip import sheet_job
+
+    return partial(
+        sheet_job,
+        count=settings.contact_sheet,
+        span=settings.span,
+        side_by_side=settings.side_by_side,
+        most_pixels=settings.most_pixels,
+        preserve_times=settings.preserve_times,
+    )
+
+
+def _require_encoder(plan: Plan, film: Film) -> None:
+    """Refuse, before any work, a codec that is not there or that a result's container cannot hold."""
+    from lowlight_cli.clip import check_film
+    from lowlight_cli.video.encoders import require_container
+
+    check_film(film)
+    if film.codec is not None:
+        require_container(film.codec, {CLIPS.format_of(job.output.suffix) for job in plan.jobs if job.output})
+
+
+@contextmanager
+def _told_how_to_go_on(show: Show, *, resume: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if resume:
+            show.say("the same command goes on from what is finished")
+        raise
+
+
+def _remove_outlived(plan: Plan) -> None:
+    """Remove what killed runs left of clips that are finished by now."""
+    if plan.skipped:
+        from lowlight_cli.video.segments import remove_outlived
+
+        remove_outlived(job.output for job in plan.skipped if job.output is not None)
 
 
 def _drawing(show: Show) -> "Callable[[Told], None]":

@@ -1,6 +1,7 @@
 """`lowlight zero-shot`: ZERO-IG fitted to the photos themselves."""
 
-from contextlib import closing
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -9,17 +10,20 @@ import typer
 
 from lowlight_cli.atomic import require_writable
 from lowlight_cli.cli import options as opt
-from lowlight_cli.cli.files import Report, comparing, looking, named_inputs, pictures, planned_page, tell_plan
+from lowlight_cli.cli.files import followed, pictures, tell_plan
+from lowlight_cli.cli.grouping import grouped
+from lowlight_cli.cli.groups import Look, Running, Searching, Spreading, Writing, pixels, read_tiling
 from lowlight_cli.cli.initial import read_initial, require_initial
-from lowlight_cli.console import Show, logged_to_stderr
+from lowlight_cli.console import Show
 from lowlight_cli.errors import SettingsError
-from lowlight_cli.paths import Plan, Variant, is_folder, part_plan, plan_jobs, read_shard, require_free
-from lowlight_cli.settings import Comparison, Compute, Encoding, Engine, Metadata, Tone
+from lowlight_cli.paths import Plan, Variant, is_folder, plan_jobs, require_free
+from lowlight_cli.settings import Compute
 from lowlight_cli.zero_shot.settings import FAST_STEPS, PAPER_STEPS, Keep, OnInterrupt, Preset, Save, ZeroShot
 
 if TYPE_CHECKING:
-    from lowlight_cli.spread import Told
+    from lowlight_cli.spread import FitWork, Told
 
+_NOTHING_FITTED = "nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again"
 _FIT, _KEEP = "Fit", "Keep"
 _PRESETS_HELP = (
     f"fast: a prepared start, at most {FAST_STEPS} steps on crops; paper: {PAPER_STEPS} on the whole picture."
@@ -72,56 +76,80 @@ WhiteBalance = Annotated[
 Contrast = Annotated[bool, typer.Option("--contrast", help="Then stretch the contrast gently.", rich_help_panel="Look")]
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How photos are fitted."""
+
+    preset: PresetOption = ZeroShot.preset
+    epochs: Epochs = ZeroShot.epochs
+    lr: LearningRate = ZeroShot.lr
+    seed: Seed = ZeroShot.seed
+    init: Init = None
+    shared: Shared = False
+
+    def settings(self) -> ZeroShot:
+        """Return how each fit goes; raises SettingsError."""
+        return ZeroShot(
+            cast(Preset, opt.one_of(self.preset, get_args(Preset), "--preset")), self.epochs, self.lr, self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of a fit besides its picture."""
+
+    save: SaveOption = Keep.save
+    save_weights: SaveWeights = None
+    preview_every: PreviewEvery = Keep.preview_every
+    preview_dir: PreviewFolder = None
+    log: Log = None
+    on_interrupt: OnInterruptOption = Keep.on_interrupt
+
+    def keep(self, *, white_balance: bool, contrast: bool) -> Keep:
+        """Return what is kept, and how the picture is finished; raises SettingsError."""
+        return Keep(
+            save=cast(Save, opt.one_of(self.save, get_args(Save), "--save")),
+            weights=self.save_weights,
+            log=self.log,
+            preview_every=self.preview_every,
+            preview_folder=self.preview_dir,
+            on_interrupt=cast(OnInterrupt, opt.one_of(self.on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
+            white_balance=white_balance,
+            contrast=contrast,
+        )
+
+
+@dataclass(frozen=True)
+class FitComputing:
+    """Where fits compute: always in fp32."""
+
+    device: opt.Device = Compute.device
+    tile: opt.Tile = "auto"
+    overlap: opt.Overlap = Compute.tiling.overlap
+
+    def compute(self) -> Compute:
+        """Return where to compute; raises SettingsError."""
+        return Compute(self.device, "fp32", read_tiling(self.tile, self.overlap))
+
+
+@grouped
 def zero_shot(
+    *,
     inputs: opt.FileInputs = None,
-    preset: PresetOption = ZeroShot.preset,
-    epochs: Epochs = ZeroShot.epochs,
-    lr: LearningRate = ZeroShot.lr,
-    seed: Seed = ZeroShot.seed,
-    init: Init = None,
-    shared: Shared = False,
-    save: SaveOption = Keep.save,
-    save_weights: SaveWeights = None,
-    preview_every: PreviewEvery = Keep.preview_every,
-    preview_dir: PreviewFolder = None,
-    log: Log = None,
-    on_interrupt: OnInterruptOption = Keep.on_interrupt,
+    fitting: Fitting,
+    keeping: Keeping,
     output: opt.FileOutput = None,
-    suffix: opt.Suffix = None,
-    format: opt.Format = None,
-    quality: opt.Quality = None,
-    metadata: opt.MetadataOption = Encoding.metadata,
-    overwrite: opt.Overwrite = False,
-    compare: opt.Compare = False,
-    compare_style: opt.CompareStyleOption = None,
-    compare_size: opt.CompareSizeOption = None,
-    preserve_times: opt.PreserveTimes = False,
-    report: opt.ReportPage = None,
+    writing: Writing,
     offline: opt.Offline = False,
-    strength: opt.Strength = Tone.strength,
-    exposure: opt.Exposure = Tone.exposure,
-    protect_highlights: opt.ProtectHighlights = Tone.protect_highlights,
-    denoise: opt.Denoise = None,
-    white_balance: WhiteBalance = False,
-    contrast: Contrast = False,
-    device: opt.Device = Compute.device,
-    tile: opt.Tile = "auto",
-    overlap: opt.Overlap = Compute.tiling.overlap,
+    look: Look,
+    white_balance: WhiteBalance = Keep.white_balance,
+    contrast: Contrast = Keep.contrast,
+    computing: FitComputing,
     max_megapixels: opt.MaxPixels = None,
-    recursive: opt.Recursive = False,
-    files_from: opt.FilesFrom = None,
-    null_separated: opt.NullSeparated = False,
-    shard: opt.Shard = None,
-    engine: opt.EngineOption = Engine.kind,
-    ray_address: opt.RayAddress = None,
-    workers: opt.Workers = None,
-    gpus_per_worker: opt.GpusPerWorker = None,
+    searching: Searching,
+    spreading: Spreading,
     show_pictures: opt.ShowPictures = False,
-    dry_run: opt.DryRun = False,
-    fail_fast: opt.FailFast = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
+    running: Running,
 ) -> None:
     """Fit three tiny networks to each photo, without training data, and make it bright and clean.
 
@@ -129,88 +157,53 @@ def zero_shot(
     [bold]lowlight zero-shot night.png --preset paper[/bold]  the method as published
     [bold]lowlight zero-shot burst/ --shared -o bright/[/bold]
     """
-    settings = ZeroShot(cast(Preset, opt.one_of(preset, get_args(Preset), "--preset")), epochs, lr, seed)
-    keep = Keep(
-        save=cast(Save, opt.one_of(save, get_args(Save), "--save")),
-        weights=save_weights,
-        log=log,
-        preview_every=preview_every,
-        preview_folder=preview_dir,
-        on_interrupt=cast(OnInterrupt, opt.one_of(on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
-        white_balance=white_balance,
-        contrast=contrast,
-    )
-    encoding = Encoding(format, quality, cast(Metadata, opt.one_of(metadata, get_args(Metadata), "--metadata")))
-    tone, compute = (
-        Tone(strength, exposure, protect_highlights, denoise),
-        Compute(device, "fp32", opt.read_tiling(tile, overlap)),
-    )
-    comparison = opt.read_comparison(compare, compare_style, compare_size)
-    spread = opt.read_engine(engine, ray_address, workers, gpus_per_worker)
-    if init is not None:
-        require_initial(init)
-    variants: list[Variant] = ["enhanced"] if save == "both" else []
-    named = named_inputs(inputs, files_from, null_separated=null_separated)
+    settings, keep = fitting.settings(), keeping.keep(white_balance=white_balance, contrast=contrast)
+    tone, compute, engine = look.tone(), computing.compute(), spreading.chosen_engine()
+    if fitting.init is not None:
+        require_initial(fitting.init)
+    plan = _planned(searching.named(inputs), output, writing, keep, recursive=searching.recursive)
+    _refuse_unclear(plan, keep, shared=fitting.shared, overwrite=writing.overwrite)
+    if fitting.shared and (spreading.shard is not None or engine.kind != "local" or compute.device == "cuda:all"):
+        raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
+    plan = spreading.part_of(plan)
+    if running.dry_run:
+        tell_plan(plan, as_json=running.as_json)
+        return
+    _require_room(plan, keep)
+    budget = pixels(max_megapixels)
+    shown = partial(pictures, pixel_budget=budget)
+    with followed(plan, running, writing.report, shown, overwrite=writing.overwrite, look=show_pictures) as results:
+
+        def prepare() -> "FitWork":
+            from lowlight_cli.spread import FitWork
+
+            init = fitting.init
+            initial = None if init is None else read_initial(init, "zeroig", results.show, offline=offline).weights
+            batch = writing.batch(tone, fail_fast=running.fail_fast, pixel_budget=budget)
+            return FitWork(settings, batch, keep, compute, initial, fitting.shared)
+
+        if not plan.jobs and (keep.weights or keep.log):
+            results.show.tell(_NOTHING_FITTED)
+        results.run(results.ready(engine), prepare, engine, compute.device, draw=partial(_draw, results.show))
+        if plan.uncompared:
+            results.compare(writing.drawing_comparison(pixel_budget=budget))
+
+
+def _planned(named: Sequence[str | Path], output: str | None, writing: Writing, keep: Keep, *, recursive: bool) -> Plan:
+    variants: list[Variant] = ["enhanced"] if keep.save == "both" else []
     plan = plan_jobs(
         named,
         output=output,
         recursive=recursive,
-        suffix=suffix,
-        format=format,
+        suffix=writing.suffix,
+        format=writing.format,
         model="zeroig",
-        variants=[*variants, "compare"] if comparison else variants,
-        beside=[*keep.records, *([] if report is None else [report])],
-        overwrite=overwrite,
+        variants=[*variants, "compare"] if writing.comparison() else variants,
+        beside=[*keep.records, *writing.records],
+        overwrite=writing.overwrite,
     )
-    opt.check_quality(encoding, plan, named)
-    _refuse_unclear(plan, keep, shared=shared, overwrite=overwrite)
-    for path in keep.records if plan.jobs else ():
-        require_free(path, overwrite=overwrite)
-    if shared and (shard is not None or spread.kind != "local" or device == "cuda:all"):
-        raise SettingsError("--shared is one fit for all photos, which --shard, --engine ray and cuda:all would part")
-    plan = plan if shard is None else part_plan(plan, read_shard(shard))
-    if dry_run:
-        tell_plan(plan, as_json=as_json)
-        return
-    previews = () if preview_dir is None else (preview_dir / "preview",)
-    for path in (*keep.records, *previews) if plan.jobs else ():
-        require_writable(path)
-    with (
-        planned_page(report, plan, partial(pictures, max_megapixels=max_megapixels), overwrite=overwrite) as page,
-        logged_to_stderr(quiet=quiet, verbose=verbose),
-        Show(len(plan.jobs) + len(plan.uncompared), quiet=quiet) as show,
-    ):
-        results = Report(plan, show, as_json=as_json, page=page, look=looking(show_pictures, plan, show))
-        # A cluster's machines write themselves, and where this one cannot they may.
-        ready = plan.jobs if spread.kind == "ray" else results.writable(plan.jobs, fail_fast=fail_fast)
-        if ready:
-            from lowlight_cli.batch import Batch
-            from lowlight_cli.spread import FitWork, open_pool
-
-            batch = Batch(
-                tone=tone,
-                encoding=encoding,
-                overwrite=overwrite,
-                preserve_times=preserve_times,
-                fail_fast=fail_fast,
-                pixel_budget=opt.pixels(max_megapixels),
-                comparison=comparison or Comparison(),
-            )
-
-            def prepare() -> FitWork:
-                initial = None if init is None else read_initial(init, "zeroig", show, offline=offline).weights
-                return FitWork(settings, batch, keep, compute, initial, shared)
-
-            with open_pool(spread, device, prepare) as pool, closing(pool.run(ready)) as told:
-                results.announce(pool.made_with)
-                results.follow(told, partial(_draw, show))
-        elif not plan.jobs and (keep.weights or keep.log):
-            show.tell("nothing was fitted, so there is nothing for --save-weights and --log; --overwrite fits again")
-        if comparison and plan.uncompared:
-            pixel_budget = opt.pixels(max_megapixels)
-            how = comparing(comparison, encoding, preserve_times=preserve_times, pixel_budget=pixel_budget)
-            results.compare(how, fail_fast=fail_fast)
-        results.close()
+    writing.check_quality(plan, named)
+    return plan
 
 
 def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool, overwrite: bool) -> None:
@@ -221,6 +214,15 @@ def _refuse_unclear(plan: Plan, keep: Keep, *, shared: bool, overwrite: bool) ->
         raise SettingsError("zero-shot reads and writes files, not - streams")
     if keep.preview_folder is not None:
         _refuse_lost_previews(plan, keep.preview_folder, overwrite=overwrite)
+    for path in keep.records if plan.jobs else ():
+        require_free(path, overwrite=overwrite)
+
+
+def _require_room(plan: Plan, keep: Keep) -> None:
+    """Refuse records and previews that cannot be written, before there is any work; raises OutputError."""
+    previews = () if keep.preview_folder is None else (keep.preview_folder / "preview",)
+    for path in (*keep.records, *previews) if plan.jobs else ():
+        require_writable(path)
 
 
 def _refuse_lost_previews(plan: Plan, folder: Path, *, overwrite: bool) -> None:
