@@ -37,7 +37,8 @@ def require_choice(value: str, choices: object, option: str) -> None:
 class Tiling:
     """How a picture is cut. `size` is a tile's side in pixels, 0 for the whole picture, None to choose from memory.
 
-    `overlap` is the width in pixels over which neighbouring tiles are blended, on top of the backend's exact halo.
+    `overlap` is the width in pixels over which neighbouring tiles are blended, on top of the backend's exact halo; at
+    most half of a tile, however much it says.
     """
 
     size: int | None = None
@@ -46,7 +47,6 @@ class Tiling:
     def __post_init__(self) -> None:
         _require(self.size is None or self.size == 0 or self.size >= 16, "--tile is auto, 0 or at least 16")
         _require(0 <= self.overlap <= 1024, "--overlap lies between 0 and 1024 pixels")
-        _require(not self.size or self.overlap <= self.size // 2, "--overlap is at most half of --tile")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ def test_other_things_are_refused(wrong):
         lowlight_cli.enhance(wrong, model="identity")
 
 
+def test_tiles_may_be_smaller_than_twice_the_overlap():
+    picture = np.random.default_rng(1).random((40, 50, 3))
+    assert np.allclose(lowlight_cli.enhance(picture, model="identity", tile=32), picture, atol=1e-6)
+
+
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(SettingsError, match="precision"):
         lowlight_cli.enhance(np.zeros((4, 4), np.uint8), model="identity", precision="int8")

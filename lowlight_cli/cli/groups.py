@@ -269,8 +269,7 @@ def read_tiling(tile: str, overlap: int) -> Tiling:
         return Tiling(None, overlap)
     if not tile.isdecimal():
         raise SettingsError(f"--tile is auto, 0 or a number of pixels, not {tile!r}")
-    size = int(tile)
-    return Tiling(size, min(overlap, size // 2) if size else overlap)
+    return Tiling(int(tile), overlap)
 
 
 def read_dilations(text: str | None, weights: Path | None) -> Mapping[str, object]:
