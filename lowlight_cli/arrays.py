@@ -56,7 +56,7 @@ def enhance(
     use, and glibc is told to use one arena and to keep freed buffers of up to 1 GB, which makes a CPU 1.3 to 1.5 times
     as fast.
     """
-    tone = Tone(strength, exposure, protect_highlights, denoise)
+    tone = Tone(strength, exposure, protect_highlights)
     file = None if weights is None else Path(weights)
     if dilations is not None and file is None:
         raise SettingsError("dilations belong to weights: a model of a name has its own")

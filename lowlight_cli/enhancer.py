@@ -27,7 +27,7 @@ from lowlight_cli.device import (
 from lowlight_cli.errors import NumericsError, SettingsError, WeightsError
 from lowlight_cli.images import Canvas, Picture
 from lowlight_cli.manifest import find_entry, read_manifest
-from lowlight_cli.settings import Compute, Tiling, Tone, check_compiling
+from lowlight_cli.settings import Compute, Tiling, Tone, check_compiling, check_denoise
 from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, spread_windows, tiled_rows
 from lowlight_cli.tone import apply_tone
 from lowlight_cli.weights_file import WeightsFile, read_weights
@@ -289,11 +289,13 @@ def find_model(
 ) -> Model:
     """Find and read a model: a name of the weights manifest, `identity`, or a file of weights.
 
-    With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell.
+    With `weights`, `model` only names the result. `network` holds settings that a file of weights cannot tell, and
+    `denoise` (0..1) is how much of the noise goes, for backends that part it from light; None is the backend's own.
 
-    Raises SettingsError for an unknown name or settings of another backend, and WeightsError when weights cannot be
-    had or read.
+    Raises SettingsError for an unknown name, settings of another backend or a `denoise` beyond its bounds, and
+    WeightsError when weights cannot be had or read.
     """
+    check_denoise(denoise)
     if weights is None and model == "identity":
         return Model(model, "identity", network=_told(network, "identity"), denoise=denoise)
     if weights is not None:

@@ -54,20 +54,25 @@ class Tone:
     """How far the result goes. The defaults leave the backend's result as it is.
 
     `strength` blends from the input (0) to the result (1); `exposure` moves the result by that many stops in
-    linear light, upwards with a shoulder; `protect_highlights` (0..1) keeps the input's own bright areas apart;
-    `denoise` (0..1) is offered by backends that part noise from light; None leaves it at the backend's own.
+    linear light, upwards with a shoulder; `protect_highlights` (0..1) keeps the input's own bright areas apart.
     """
 
     strength: float = 1.0
     exposure: float = 0.0
     protect_highlights: float = 0.0
-    denoise: float | None = None
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.strength <= 1.0, "--strength lies between 0 and 1")
         _require(-8.0 <= self.exposure <= 8.0, "--exposure lies between -8 and 8 stops")
         _require(0.0 <= self.protect_highlights <= 1.0, "--protect-highlights lies between 0 and 1")
-        _require(self.denoise is None or 0.0 <= self.denoise <= 1.0, "--denoise lies between 0 and 1")
+
+
+def check_denoise(denoise: float | None) -> None:
+    """Refuse a share of the noise, to be taken by backends that part it from light, beyond 0 to 1 by a SettingsError.
+
+    None leaves it at the backend's own.
+    """
+    _require(denoise is None or 0.0 <= denoise <= 1.0, "--denoise lies between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,13 @@ def test_a_precision_that_is_none_is_refused():
         lowlight_cli.enhance(np.zeros((4, 4), np.uint8), model="identity", precision="int8")
 
 
+@pytest.mark.parametrize("model", ["identity", "darkir-lolblur"])
+def test_a_share_of_noise_that_cannot_be_is_refused_before_anything_is_fetched(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWLIGHT_CACHE_DIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="--denoise lies between 0 and 1"):
+        lowlight_cli.enhance(np.zeros((4, 4), np.uint8), model=model, denoise=1.5)
+
+
 def test_rates_that_weights_do_not_tell_can_be_told(tmp_path):
     torch.manual_seed(0)
     network, picture = DarkIR(width=4, dilations=(1, 2)), np.full((16, 16, 3), 40, np.uint8)

@@ -433,6 +433,23 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path):
     assert values.mean() > dark.mean()
 
 
+def test_the_noise_that_is_left_in_is_that_of_the_picture_before_its_denoising(tmp_path: Path):
+    photo, seen = torch.rand(1, 3, 24, 24) * 0.1, {}
+    for name, keep in {"noisy": Keep(save="enhanced"), "none": Keep(denoise=0), "half": Keep(denoise=0.5)}.items():
+        (tmp_path / name).mkdir()
+        save_photo(tmp_path / name / "a.png", photo)
+        files = ZeroShotFiles(ZeroShot(epochs=2), batch=Batch(), keep=keep, compute=Compute("cpu"))
+        *_, result = files.run(plan_jobs([str(tmp_path / name)]).jobs)
+        assert result.status == "done"
+        seen[name] = (tmp_path / name / "a_lowlight.png").read_bytes()
+    assert seen["noisy"] == seen["none"] != seen["half"]
+
+
+def test_a_share_of_noise_that_cannot_be_is_refused():
+    with pytest.raises(SettingsError, match="--denoise lies between 0 and 1"):
+        Keep(denoise=1.5)
+
+
 def test_an_interrupted_fit_leaves_nothing_or_its_latest_state_under_its_own_name(tmp_path: Path):
     save_photo(tmp_path / "night.png", darkened(scene()))
     for choice, left in (("discard", []), ("save", ["night_lowlight.step2.png"])):

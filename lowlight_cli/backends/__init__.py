@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lowlight_cli.errors import SettingsError, WeightsError
-from lowlight_cli.settings import Compiling, check_compiling
+from lowlight_cli.settings import Compiling, check_compiling, check_denoise
 
 if TYPE_CHECKING:
     import torch
@@ -89,13 +89,14 @@ def load_backend(
     `network` holds settings of the network that the tensors cannot tell, such as dilation rates; `denoise` (0..1) is
     for backends whose facts say `can_denoise`; `compiling` is as in `Compute.compile`.
 
-    Raises SettingsError for an unknown name, a `denoise` or a `compiling` that means nothing, WeightsError for
-    weights that do not fit.
+    Raises SettingsError for an unknown name, a `denoise` or a `compiling` that means nothing or lies beyond its bounds,
+    WeightsError for weights that do not fit.
     """
     if name not in BACKENDS:
         raise SettingsError(f"there is no backend {name!r}; there are {', '.join(BACKENDS)}")
     info = BACKENDS[name]
     check_compiling(compiling, device.type)
+    check_denoise(denoise)
     if denoise is not None and not info.can_denoise:
         raise SettingsError(f"--denoise means nothing to {name}: its network removes noise and darkness in one step")
     if not info.needs_weights:

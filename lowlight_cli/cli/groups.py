@@ -190,7 +190,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Look:
-    """How far the result goes."""
+    """How far the result goes, and for networks that part noise from light, how much of it goes."""
 
     strength: opt.Strength = Tone.strength
     exposure: opt.Exposure = Tone.exposure
@@ -199,7 +199,7 @@ class Look:
 
     def tone(self) -> Tone:
         """Return what is done to the network's result."""
-        return Tone(self.strength, self.exposure, self.protect_highlights, self.denoise)
+        return Tone(self.strength, self.exposure, self.protect_highlights)
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def video(
             from lowlight_cli.spread import ClipsWork
 
             if zero_shot:
-                return ClipsWork(None, compute, settings, ZeroShot(), 1.0 if look.denoise is None else look.denoise)
+                return ClipsWork(None, compute, settings, ZeroShot(), look.denoise)
             found = network.find(results.show, denoise=look.denoise, offline=offline)
             return ClipsWork(found, compute, settings)
 

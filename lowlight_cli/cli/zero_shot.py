@@ -105,7 +105,7 @@ class Keeping:
     log: Log = None
     on_interrupt: OnInterruptOption = Keep.on_interrupt
 
-    def keep(self, *, white_balance: bool, contrast: bool) -> Keep:
+    def keep(self, *, denoise: float | None, white_balance: bool, contrast: bool) -> Keep:
         """Return what is kept, and how the picture is finished; raises SettingsError."""
         return Keep(
             save=cast(Save, opt.one_of(self.save, get_args(Save), "--save")),
@@ -114,6 +114,7 @@ class Keeping:
             preview_every=self.preview_every,
             preview_folder=self.preview_dir,
             on_interrupt=cast(OnInterrupt, opt.one_of(self.on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
+            denoise=denoise,
             white_balance=white_balance,
             contrast=contrast,
         )
@@ -157,7 +158,8 @@ def zero_shot(
     [bold]lowlight zero-shot night.png --preset paper[/bold]  the method as published
     [bold]lowlight zero-shot burst/ --shared -o bright/[/bold]
     """
-    settings, keep = fitting.settings(), keeping.keep(white_balance=white_balance, contrast=contrast)
+    settings = fitting.settings()
+    keep = keeping.keep(denoise=look.denoise, white_balance=white_balance, contrast=contrast)
     tone, compute, engine = look.tone(), computing.compute(), spreading.chosen_engine()
     if fitting.init is not None:
         require_initial(fitting.init)

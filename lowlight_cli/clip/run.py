@@ -68,7 +68,7 @@ def ready(enhancer: Enhancer) -> Prepare:
     return prepare
 
 
-def fitted(settings: ZeroShot, compute: Compute, *, denoise: float = 1.0) -> Prepare:
+def fitted(settings: ZeroShot, compute: Compute, *, denoise: float | None = None) -> Prepare:
     """Return what fits ZERO-IG to every clip; the steps come as progress."""
 
     def prepare(facts: ClipFacts, span: Span) -> Generator[ClipProgress, None, Enhancer]:

@@ -101,7 +101,7 @@ class ClipsWork:
     compute: Compute
     settings: "ClipSettings"
     fit: ZeroShot | None = None
-    denoise: float = 1.0
+    denoise: float | None = None
 
     @property
     def fail_fast(self) -> bool:

@@ -17,7 +17,7 @@ from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, stops_between, write_picture
 from lowlight_cli.paths import Job, variant_path
 from lowlight_cli.results import FileResult, blank_result, failed_job, failed_result, name_of
-from lowlight_cli.settings import Compute, Tone
+from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import WeightsFile, write_weights
 from lowlight_cli.zero_shot.finish import finished
 from lowlight_cli.zero_shot.fit import Fit, Step
@@ -192,14 +192,11 @@ class ZeroShotFiles:
         return done, enhanced.tile
 
     @property
-    def _denoise_saved(self) -> float:
+    def _denoise_saved(self) -> float | None:
         """How much noise is taken from the picture that is saved first."""
-        if self._keep.save == "enhanced":
-            return 0.0
-        tone: Tone = self._batch.tone
-        return 1.0 if tone.denoise is None else tone.denoise
+        return 0.0 if self._keep.save == "enhanced" else self._keep.denoise
 
-    def _enhancer(self, state: Mapping[str, Tensor], *, denoise: float) -> Enhancer:
+    def _enhancer(self, state: Mapping[str, Tensor], *, denoise: float | None) -> Enhancer:
         return fitted_enhancer(state, self._compute, denoise=denoise)
 
 

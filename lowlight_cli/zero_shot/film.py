@@ -27,7 +27,7 @@ _THUMBNAIL = 16
 
 
 def fit_to_film(
-    facts: ClipFacts, span: Span, settings: ZeroShot, *, compute: Compute, denoise: float = 1.0
+    facts: ClipFacts, span: Span, settings: ZeroShot, *, compute: Compute, denoise: float | None = None
 ) -> Generator[Step, None, Enhancer]:
     """Yield the steps of the fit; the generator's own result is the enhancer for every frame.
 

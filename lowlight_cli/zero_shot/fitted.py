@@ -13,7 +13,7 @@ from lowlight_cli.weights_file import WeightsFile
 MODEL: Final = "zeroig-fitted"
 
 
-def fitted_enhancer(state: Mapping[str, Tensor], compute: Compute, *, denoise: float) -> Enhancer:
+def fitted_enhancer(state: Mapping[str, Tensor], compute: Compute, *, denoise: float | None) -> Enhancer:
     """Return what enhances with a fit's state dict; raises DeviceError for a device that is not there."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import require_ending
-from lowlight_cli.settings import require_choice
+from lowlight_cli.settings import check_denoise, require_choice
 
 Preset = Literal["fast", "paper"]
 Save = Literal["denoised", "enhanced", "both"]
@@ -50,14 +50,18 @@ class ZeroShot:
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """What is kept of a fit besides its picture.
+    """What is kept of a fit: its picture, and what tells of it.
 
     `weights` is a file for the fitted weights, `log` one for a JSON line per step (`curve`, drawn of it, lies beside
     it); every `preview_every` steps a preview goes to `preview_folder`. With `on_interrupt` "save" a fit that is
     interrupted leaves its latest state as `<stem>.stepN<ext>`.
+
+    Of the picture itself, `save` says with or without its noise, `denoise` (0..1, None for 1) how much of it goes, and
+    `white_balance` and `contrast` what is done to it then.
     """
 
     save: Save = "denoised"
+    denoise: float | None = None
     weights: Path | None = None
     log: Path | None = None
     preview_every: int = 0
@@ -69,6 +73,7 @@ class Keep:
     def __post_init__(self) -> None:
         require_choice(self.save, Save, "--save")
         require_choice(self.on_interrupt, OnInterrupt, "--on-interrupt")
+        check_denoise(self.denoise)
         if (self.preview_every > 0) != (self.preview_folder is not None):
             raise SettingsError("--preview-every and --preview-dir belong together")
         if self.weights is not None:
