@@ -78,6 +78,28 @@ def test_a_number_that_cannot_be_is_told_its_bounds(value):
     assert "'--jobs': it is a whole number of at least 1, at most 64" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        ("enhance", "--precision", "'auto', 'fp32', 'bf16', 'fp16'"),
+        ("enhance", "--compile", "'off', 'graph', 'full'"),
+        ("enhance", "--engine", "'local', 'ray'"),
+        ("video", "--metadata", "'keep', 'strip', 'no-gps'"),
+        ("zero-shot", "--preset", "'fast', 'paper'"),
+        ("zero-shot", "--save", "'denoised', 'enhanced', 'both'"),
+        ("zero-shot", "--on-interrupt", "'discard', 'save'"),
+        ("bench", "--split", "'train', 'val', 'test'"),
+        ("export", "--format", "'onnx', 'torchscript'"),
+    ],
+)
+def test_a_word_that_cannot_be_is_told_its_choices_and_help_shows_them(command, option, choices):
+    ran = CliRunner().invoke(app, [command, option, "none"], env=WIDE)
+    assert ran.exit_code == 2
+    assert f"'{option}': 'none' is not one of {choices}." in ran.stderr
+    told = CliRunner().invoke(app, [command, "--help"], env=WIDE).output
+    assert re.search(rf"{option} +{re.escape(choices.replace(', ', '|').replace(chr(39), ''))} ", told)
+
+
 def lowlight(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-X", "importtime", "-c", AS_INSTALLED, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more}, timeout=120, check=False)

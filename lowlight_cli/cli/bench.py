@@ -71,10 +71,7 @@ PairsOption = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split", metavar="|".join(get_args(Split)), help="Of a data set, only this part.", rich_help_panel=_QUALITY
-    ),
+    Split | None, typer.Option("--split", help="Of a data set, only this part.", rich_help_panel=_QUALITY)
 ]
 Scores = Annotated[
     list[str] | None,
@@ -165,13 +162,12 @@ def bench(
     network = read_dilations(dilations, files[0] if files else None)
     if judging.pairs is not None:
         _refuse_given(timing, "does not go with --pairs")
-        split = None if judging.split is None else cast(Split, opt.one_of(judging.split, get_args(Split), "--split"))
         quality = QualityWanted(
             judging.pairs,
             models,
             files,
             compute,
-            split,
+            judging.split,
             judging.score or (),
             judging.sheet,
             overwrite,

@@ -26,7 +26,8 @@ def _worded(parameters: list[Any], ctx: Any) -> list[Any]:
     for parameter in parameters:
         shown = getattr(parameter, "display_type_rich", None)
         if shown and isinstance(parameter, TyperOption) and parameter.metavar is None:
-            parameter.metavar = _VALUES.get(str(shown(ctx)))
+            value = str(shown(ctx))
+            parameter.metavar = value.strip("<>") if "|" in value else _VALUES.get(value)
     return parameters
 
 
@@ -41,8 +42,11 @@ def _readers_may_leave() -> Iterator[None]:
 
 
 @contextmanager
-def _bounds_told() -> Iterator[None]:
-    """Have a number that is refused told its bounds: Typer names one of them, to NaN and to words as well."""
+def _refusals_told() -> Iterator[None]:
+    """Have a number that is refused told its bounds: Typer names one of them, to NaN and to words as well.
+
+    A word that is refused is told its choices, without what pydantic says before them.
+    """
     try:
         yield
     except typer.BadParameter as error:
@@ -50,6 +54,7 @@ def _bounds_told() -> Iterator[None]:
         if least is not None:
             number = "whole number" if getattr(error.param, "metavar", None) == _VALUES["<int>"] else "number"
             error.message = f"it is a {number} of at least {least:g}" + ("" if most is None else f", at most {most:g}")
+        error.message = error.message.removeprefix("Value error, ")
         raise
 
 
@@ -58,7 +63,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; raises Typer's exceptions."""
-        with _bounds_told():
+        with _refusals_told():
             return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ _ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "torchscript": (".pt", ".pth", ".ts", ".torchscript"),
 }
 
-FormatOption = Annotated[str, typer.Option("--format", metavar="onnx|torchscript", help="What kind of file.")]
+FormatOption = Annotated[ExportFormat, typer.Option("--format", help="What kind of file.")]
 Target = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE", help="The file.", show_default="MODEL.onnx or MODEL.pt, here"),
@@ -57,17 +57,16 @@ def export(
     [bold]lowlight export --format onnx -o darkir-small.onnx[/bold]       needs lowlight-cli\\[onnx]
     [bold]lowlight export --weights mine.safetensors --format torchscript -o mine.pt[/bold]
     """
-    kind = cast(ExportFormat, opt.one_of(format, get_args(ExportFormat), "--format"))
-    target = output or Path(f"{network.name()}{_ENDINGS[kind][0]}")
-    require_ending(target, _ENDINGS[kind], f"--output of --format {kind}")
+    target = output or Path(f"{network.name()}{_ENDINGS[format][0]}")
+    require_ending(target, _ENDINGS[format], f"--output of --format {format}")
     require_own_names([target], inputs=[] if network.weights is None else [network.weights])
     require_free(target, overwrite=overwrite)
     with logged_to_stderr(quiet=quiet, verbose=verbose), Show(1, quiet=quiet) as show:
         from lowlight_cli.export import export_model, require_libraries
 
-        require_libraries(kind)
+        require_libraries(format)
         found = network.find(show, denoise=denoise, offline=offline)
-        done = export_model(found, target, kind, overwrite=overwrite)
+        done = export_model(found, target, format, overwrite=overwrite)
         show.say(
             f"{done.path}: {done.bytes / 1e6:.1f} MB, at most {done.difference:.1e} from the network "
             f"on {done.pictures} random pictures"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.cli import options as opt
@@ -29,16 +29,10 @@ from lowlight_cli.paths import (
 )
 from lowlight_cli.settings import (
     DEFAULT_MODEL,
-    CompareSize,
-    CompareStyle,
     Comparison,
-    Compiling,
     Compute,
     Encoding,
     Engine,
-    EngineKind,
-    Metadata,
-    Precision,
     Tiling,
     Tone,
 )
@@ -89,17 +83,13 @@ class Writing:
 
     def encoding(self) -> Encoding:
         """Return how results are written."""
-        return Encoding(self.format, self.quality, read_metadata(self.metadata))
+        return Encoding(self.format, self.quality, self.metadata)
 
     def comparison(self) -> Comparison | None:
         """Return what `--compare` and its two manners mean, None if no comparison is wanted."""
         if not (self.compare or self.compare_style or self.compare_size):
             return None
-        style, size = self.compare_style or Comparison.style, self.compare_size or Comparison.size
-        return Comparison(
-            cast(CompareStyle, opt.one_of(style, get_args(CompareStyle), "--compare-style")),
-            cast(CompareSize, opt.one_of(size, get_args(CompareSize), "--compare-size")),
-        )
+        return Comparison(self.compare_style or Comparison.style, self.compare_size or Comparison.size)
 
     @property
     def records(self) -> tuple[Path, ...]:
@@ -214,12 +204,7 @@ class Computing:
 
     def compute(self) -> Compute:
         """Return where and how precisely to compute."""
-        return Compute(
-            self.device,
-            cast(Precision, opt.one_of(self.precision, get_args(Precision), "--precision")),
-            read_tiling(self.tile, self.overlap),
-            cast(Compiling, opt.one_of(self.compiling, get_args(Compiling), "--compile")),
-        )
+        return Compute(self.device, self.precision, read_tiling(self.tile, self.overlap), self.compiling)
 
 
 @dataclass(frozen=True)
@@ -234,8 +219,7 @@ class Spreading:
 
     def chosen_engine(self) -> Engine:
         """Return who computes."""
-        kind = cast(EngineKind, opt.one_of(self.engine, get_args(EngineKind), "--engine"))
-        return Engine(kind, self.ray_address, self.workers, self.gpus_per_worker)
+        return Engine(self.engine, self.ray_address, self.workers, self.gpus_per_worker)
 
     def part_of(self, plan: Plan) -> Plan:
         """Return what of the plan is done here."""
@@ -256,11 +240,6 @@ class Running:
 def pixels(megapixels: float | None) -> int | None:
     """Return what `--max-megapixels` means in pixels."""
     return None if megapixels is None else round(megapixels * 1e6)
-
-
-def read_metadata(metadata: str) -> Metadata:
-    """Return what `--metadata` means; raises SettingsError."""
-    return cast(Metadata, opt.one_of(metadata, get_args(Metadata), "--metadata"))
 
 
 def read_tiling(tile: str, overlap: int) -> Tiling:

@@ -8,7 +8,17 @@ import typer
 
 from lowlight_cli.errors import LowlightError, OutputError, SettingsError
 from lowlight_cli.manifest import read_manifest
-from lowlight_cli.settings import DEFAULT_QUALITY, DEFAULT_SUFFIX, Comparison
+from lowlight_cli.settings import (
+    DEFAULT_QUALITY,
+    DEFAULT_SUFFIX,
+    CompareSize,
+    CompareStyle,
+    Comparison,
+    Compiling,
+    EngineKind,
+    Metadata,
+    Precision,
+)
 
 _OUTPUT, _MODEL, _TONE, _COMPUTE = "Output", "Model", "Look", "Compute"
 _BATCH, _SPREAD, _TERMINAL = "Batch", "Beyond one device", "Terminal"
@@ -77,7 +87,7 @@ Quality = Annotated[
     ),
 ]
 MetadataOption = Annotated[
-    str, typer.Option("--metadata", help="keep, strip, or no-gps: all but places.", rich_help_panel=_OUTPUT)
+    Metadata, typer.Option("--metadata", help="keep, strip, or no-gps: all but places.", rich_help_panel=_OUTPUT)
 ]
 Overwrite = Annotated[
     bool,
@@ -88,20 +98,18 @@ Compare = Annotated[
     typer.Option("--compare", help="Also write before and after as one picture, *_compare.", rich_help_panel=_OUTPUT),
 ]
 CompareStyleOption = Annotated[
-    str | None,
+    CompareStyle | None,
     typer.Option(
         "--compare-style",
-        metavar="side|split",
         help="Side by side, or one picture split in the middle; implies --compare.",
         show_default=Comparison.style,
         rich_help_panel=_OUTPUT,
     ),
 ]
 CompareSizeOption = Annotated[
-    str | None,
+    CompareSize | None,
     typer.Option(
         "--compare-size",
-        metavar="full|preview",
         help="Every pixel (where the format holds so wide a picture), or small enough to send; implies --compare.",
         show_default=Comparison.size,
         rich_help_panel=_OUTPUT,
@@ -159,7 +167,7 @@ Denoise = Annotated[
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:all or mps.", rich_help_panel=_COMPUTE)]
 PrecisionOption = Annotated[
-    str,
+    Precision,
     typer.Option(
         "--precision",
         help="auto (fp32; bf16 on CUDA GPUs that have it), fp32 (convolutions in TF32 on CUDA), bf16 or fp16.",
@@ -167,10 +175,9 @@ PrecisionOption = Annotated[
     ),
 ]
 CompileOption = Annotated[
-    str,
+    Compiling,
     typer.Option(
         "--compile",
-        metavar="off|graph|full",
         help="For long jobs of one size: CUDA graphs, or torch's compiler.",
         rich_help_panel=_COMPUTE,
     ),
@@ -197,8 +204,7 @@ MaxPixels = Annotated[
 ]
 
 EngineOption = Annotated[
-    str,
-    typer.Option("--engine", metavar="local|ray", help="This process, or a Ray cluster.", rich_help_panel=_SPREAD),
+    EngineKind, typer.Option("--engine", help="This process, or a Ray cluster.", rich_help_panel=_SPREAD)
 ]
 RayAddress = Annotated[
     str | None,
@@ -280,7 +286,10 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stde
 
 
 def one_of(value: str, choices: tuple[str, ...], option: str) -> str:
-    """Return `value` if it is one of `choices`; raises SettingsError naming the option."""
+    """Return `value`, of an option that may be repeated, if it is one of `choices`; raises SettingsError naming it.
+
+    Other options have a `Literal` for a type, and Typer refuses: of lists it takes none of those.
+    """
     if value not in choices:
         raise SettingsError(f"{option} is one of {', '.join(choices)}, not {value!r}")
     return value

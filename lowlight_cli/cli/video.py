@@ -20,7 +20,6 @@ from lowlight_cli.cli.groups import (
     Searching,
     Spreading,
     pixels,
-    read_metadata,
 )
 from lowlight_cli.console import Show
 from lowlight_cli.errors import SettingsError
@@ -173,7 +172,7 @@ class Filming:
             tone=tone,
             film=self.film(),
             span=self.span(),
-            metadata=read_metadata(writing.metadata),
+            metadata=writing.metadata,
             stabilize=self.steadiness(),
             side_by_side=self.side_by_side,
             contact_sheet=self.contact_sheet,

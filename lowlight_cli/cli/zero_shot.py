@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ _PRESETS_HELP = (
     f"fast: a prepared start, at most {FAST_STEPS} steps on crops; paper: {PAPER_STEPS} on the whole picture."
 )
 
-PresetOption = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, rich_help_panel=_FIT)]
+PresetOption = Annotated[Preset, typer.Option("--preset", help=_PRESETS_HELP, rich_help_panel=_FIT)]
 Epochs = Annotated[
     int | None,
     typer.Option(min=1, help="Exactly this many optimiser steps.", show_default="the preset's", rich_help_panel=_FIT),
@@ -47,7 +47,7 @@ Shared = Annotated[
     bool, typer.Option("--shared", help="One fit for all photos: a burst, frames, a shoot.", rich_help_panel=_FIT)
 ]
 SaveOption = Annotated[
-    str, typer.Option("--save", help="denoised, enhanced (noise and all) or both.", rich_help_panel=_KEEP)
+    Save, typer.Option("--save", help="denoised, enhanced (noise and all) or both.", rich_help_panel=_KEEP)
 ]
 SaveWeights = Annotated[
     Path | None, typer.Option(metavar="FILE.safetensors", help="Keep the fitted weights.", rich_help_panel=_KEEP)
@@ -67,7 +67,7 @@ Log = Annotated[
     ),
 ]
 OnInterruptOption = Annotated[
-    str,
+    OnInterrupt,
     typer.Option("--on-interrupt", help="discard, or save: keep the latest state as *.stepN.*", rich_help_panel=_KEEP),
 ]
 WhiteBalance = Annotated[
@@ -89,9 +89,7 @@ class Fitting:
 
     def settings(self) -> ZeroShot:
         """Return how each fit goes; raises SettingsError."""
-        return ZeroShot(
-            cast(Preset, opt.one_of(self.preset, get_args(Preset), "--preset")), self.epochs, self.lr, self.seed
-        )
+        return ZeroShot(self.preset, self.epochs, self.lr, self.seed)
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,12 @@ class Keeping:
     def keep(self, *, denoise: float | None, white_balance: bool, contrast: bool) -> Keep:
         """Return what is kept, and how the picture is finished; raises SettingsError."""
         return Keep(
-            save=cast(Save, opt.one_of(self.save, get_args(Save), "--save")),
+            save=self.save,
             weights=self.save_weights,
             log=self.log,
             preview_every=self.preview_every,
             preview_folder=self.preview_dir,
-            on_interrupt=cast(OnInterrupt, opt.one_of(self.on_interrupt, get_args(OnInterrupt), "--on-interrupt")),
+            on_interrupt=self.on_interrupt,
             denoise=denoise,
             white_balance=white_balance,
             contrast=contrast,
