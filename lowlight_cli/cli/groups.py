@@ -150,7 +150,7 @@ class Network:
         Raises SettingsError for a model that there is not, or beside a file, and for settings that cannot be meant;
         WeightsError for a file that is not there.
         """
-        self.settings()
+        self.settings()  # for what it refuses
         if self.weights is None:
             if self.model not in BACKENDS or BACKENDS[self.model].needs_weights:
                 find_entry(read_manifest(), self.model)

@@ -12,15 +12,7 @@ import typer
 from lowlight_cli.cli import options as opt
 from lowlight_cli.cli.files import followed, tell_plan
 from lowlight_cli.cli.grouping import grouped
-from lowlight_cli.cli.groups import (
-    Computing,
-    Look,
-    Network,
-    Running,
-    Searching,
-    Spreading,
-    pixels,
-)
+from lowlight_cli.cli.groups import Computing, Look, Network, Running, Searching, Spreading, pixels
 from lowlight_cli.console import Show
 from lowlight_cli.errors import SettingsError
 from lowlight_cli.paths import Job, Plan, plan_jobs

@@ -94,7 +94,7 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Keeping:
-    """What is kept of a fit besides its picture."""
+    """What is kept of a fit."""
 
     save: SaveOption = Keep.save
     save_weights: SaveWeights = None
