@@ -112,7 +112,7 @@ def test_another_manner_is_refused_in_a_sentence(tmp_path, command, option):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     ran = CliRunner().invoke(app, [command, str(tmp_path / "a.png"), *option])
     assert ran.exit_code == 2
-    assert f"'{option[0]}': '{option[1]}' is not one of '" in ran.stderr
+    assert f"{option[0]} is one of" in ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

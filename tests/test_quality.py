@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli.bench import bench
+from lowlight_cli.cli.commands import Command
 from lowlight_cli.errors import InputError, LowlightError, SettingsError
 from lowlight_cli.images import Picture
 from lowlight_cli.metrics import measure_quality
@@ -143,7 +144,7 @@ def test_methods_are_the_baselines_and_the_models(folders: tuple[Path, Path]) ->
 # The command.
 
 app = typer.Typer()
-app.command()(bench)
+app.command(cls=Command)(bench)
 
 
 def run(*arguments: str | Path) -> tuple[int, str, BaseException | None]:

@@ -81,23 +81,23 @@ def test_a_number_that_cannot_be_is_told_its_bounds(value):
 @pytest.mark.parametrize(
     ("command", "option", "choices"),
     [
-        ("enhance", "--precision", "'auto', 'fp32', 'bf16', 'fp16'"),
-        ("enhance", "--compile", "'off', 'graph', 'full'"),
-        ("enhance", "--engine", "'local', 'ray'"),
-        ("video", "--metadata", "'keep', 'strip', 'no-gps'"),
-        ("zero-shot", "--preset", "'fast', 'paper'"),
-        ("zero-shot", "--save", "'denoised', 'enhanced', 'both'"),
-        ("zero-shot", "--on-interrupt", "'discard', 'save'"),
-        ("bench", "--split", "'train', 'val', 'test'"),
-        ("export", "--format", "'onnx', 'torchscript'"),
+        ("enhance", "--precision", "auto, fp32, bf16, fp16"),
+        ("enhance", "--compile", "off, graph, full"),
+        ("enhance", "--engine", "local, ray"),
+        ("video", "--metadata", "keep, strip, no-gps"),
+        ("zero-shot", "--preset", "fast, paper"),
+        ("zero-shot", "--save", "denoised, enhanced, both"),
+        ("zero-shot", "--on-interrupt", "discard, save"),
+        ("bench", "--split", "train, val, test"),
+        ("export", "--format", "onnx, torchscript"),
     ],
 )
 def test_a_word_that_cannot_be_is_told_its_choices_and_help_shows_them(command, option, choices):
     ran = CliRunner().invoke(app, [command, option, "none"], env=WIDE)
     assert ran.exit_code == 2
-    assert f"'{option}': 'none' is not one of {choices}." in ran.stderr
+    assert ran.stderr == f"lowlight: {option} is one of {choices}, not 'none'\n"
     told = CliRunner().invoke(app, [command, "--help"], env=WIDE).output
-    assert re.search(rf"{option} +{re.escape(choices.replace(', ', '|').replace(chr(39), ''))} ", told)
+    assert re.search(rf"{option} +{re.escape(choices.replace(', ', '|'))} ", told)
 
 
 def lowlight(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

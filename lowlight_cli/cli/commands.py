@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from lowlight_cli.errors import SettingsError
+
 # What Typer 0.29 shows, and what we show instead; earlier ones have words of their own, which will do.
 _VALUES = {
     "<bool>": "",
@@ -45,7 +47,7 @@ def _readers_may_leave() -> Iterator[None]:
 def _refusals_told() -> Iterator[None]:
     """Have a number that is refused told its bounds: Typer names one of them, to NaN and to words as well.
 
-    A word that is refused is told its choices, without what pydantic says before them.
+    A word that is none of its choices is refused as all else that cannot be meant is: raises SettingsError.
     """
     try:
         yield
@@ -54,7 +56,10 @@ def _refusals_told() -> Iterator[None]:
         if least is not None:
             number = "whole number" if getattr(error.param, "metavar", None) == _VALUES["<int>"] else "number"
             error.message = f"it is a {number} of at least {least:g}" + ("" if most is None else f", at most {most:g}")
-        error.message = error.message.removeprefix("Value error, ")
+        word, is_told, choices = error.message.removeprefix("Value error, ").partition(" is not one of ")
+        if is_told and error.param is not None:
+            choices = choices.replace("'", "").rstrip(".")
+            raise SettingsError(f"{error.param.opts[0]} is one of {choices}, not {word}") from error
         raise
 
 
