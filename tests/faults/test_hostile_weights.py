@@ -480,6 +480,9 @@ def small_darkir() -> dict[str, Tensor]:
 @example({"dilations": [0, 4, 9]})
 @example({"encoder_dilations": 1.5})
 @example({"dilations": [True]})
+@example({"direction_floor": [0]})
+@example({"dilations": 4})
+@example({"dilations": []})
 def test_settings_that_make_no_network_are_refused_in_one_sentence(stated: dict[str, object]) -> None:
     weights, told = WeightsFile(small_darkir(), {"network": json.dumps(stated)}, ""), ""
     with little_memory():

@@ -37,6 +37,7 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
 }
 _BLOCKS = (0, 64)
 _SWITCHES, _FRACTIONS = ("use_csf", "extra_depth_wise"), ("direction_floor",)
+_LISTS = ("enc_blk_nums", "dec_blk_nums", "dilations", "encoder_dilations")
 _LONGEST_NAME = 200
 
 
@@ -185,12 +186,13 @@ def _counts(names: Iterable[str]) -> Counter[str]:
 def _refuse_absurd(arguments: Mapping[str, object]) -> None:
     """Refuse what nobody trains, before a file of a few bytes has memory taken for it."""
     for name, value in arguments.items():
+        is_list = isinstance(value, list | tuple)
         numbers: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
         least, most = _LIMITS.get(name, _BLOCKS)
         # Exactly these: to Python a bool is an int, and a network of 1.5 blocks breaks at its first picture.
         kinds = (bool,) if name in _SWITCHES else (int, float) if name in _FRACTIONS else (int,)
         fits = [type(number) in kinds and least <= number <= most for number in numbers]
-        if len(numbers) > _MOST_STAGES or not all(fits):
+        if is_list != (name in _LISTS) or len(numbers) > _MOST_STAGES or not all(fits):
             raise WeightsError(f"the weights' setting {name} is {str(value)[:60]}, which makes no DarkIR")
 
 
