@@ -623,6 +623,15 @@ def test_wrong_use_is_one_sentence_and_exit_2(tmp_path, arguments, said):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_a_plan_of_clips_is_held_against_the_codec(tmp_path):
+    source = make_clip(tmp_path / "a.mp4", frames=2)
+    assert identity(source, "--dry-run", "--codec", "vp9").exit_code == 0
+    for options, said in ((("--codec", "docx"), "docx"), (("--codec", "h264", "--format", "webm"), "webm")):
+        ran = identity(source, "--dry-run", *options)
+        assert ran.exit_code == 2
+        assert said in ran.stderr
+
+
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59_999))
 def test_times_are_read_exactly(hours, minutes, milliseconds):
     text = f"{hours}:{minutes:02}:{milliseconds / 1000:06.3f}"

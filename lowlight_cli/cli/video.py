@@ -211,6 +211,7 @@ def video(
     plan = spreading.part_of(
         _planned(searching.named(inputs), output, writing, filming, network, recursive=searching.recursive)
     )
+    _require_encoder(plan, settings.film)
     if running.dry_run:
         tell_plan(plan, as_json=running.as_json)
         return
@@ -226,7 +227,6 @@ def video(
             return ClipsWork(found, compute, settings)
 
         if plan.jobs:
-            _require_encoder(plan, settings.film)
             with _told_how_to_go_on(results.show, resume=resume):
                 results.run(plan.jobs, prepare, engine, compute.device, draw=_drawing(results.show))
         if plan.uncompared:
@@ -283,11 +283,9 @@ def _drawing_sheet(settings: ClipSettings) -> Callable[[Job], None]:
 
 def _require_encoder(plan: Plan, film: Film) -> None:
     """Refuse, before any work, a codec that is not there or that a result's container cannot hold."""
-    from lowlight_cli.clip import check_film
-    from lowlight_cli.video.encoders import require_container
+    if film.codec is not None and plan.jobs:
+        from lowlight_cli.video.encoders import require_container
 
-    check_film(film)
-    if film.codec is not None:
         require_container(film.codec, {CLIPS.format_of(job.output.suffix) for job in plan.jobs if job.output})
 
 

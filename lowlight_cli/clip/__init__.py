@@ -13,7 +13,7 @@ run.py        clips one after the other; a clip that fails is a result, not the 
 
 from lowlight_cli.clip.contact import sheet_job
 from lowlight_cli.clip.results import ClipProgress, ClipResult
-from lowlight_cli.clip.run import check_film, enhance_clips, fitted, ready
+from lowlight_cli.clip.run import enhance_clips, fitted, ready
 from lowlight_cli.video import ClipSettings
 
-__all__ = ["ClipProgress", "ClipResult", "ClipSettings", "check_film", "enhance_clips", "fitted", "ready", "sheet_job"]
+__all__ = ["ClipProgress", "ClipResult", "ClipSettings", "enhance_clips", "fitted", "ready", "sheet_job"]

@@ -13,8 +13,7 @@ from lowlight_cli.machine import release_free_buffers
 from lowlight_cli.paths import Job
 from lowlight_cli.results import failed_result, name_of
 from lowlight_cli.settings import Compute
-from lowlight_cli.video import ClipSettings, Film, Span
-from lowlight_cli.video.encoders import named_encoder
+from lowlight_cli.video import ClipSettings, Span
 from lowlight_cli.video.facts import ClipFacts, probe_clip
 from lowlight_cli.zero_shot.film import fit_to_film
 from lowlight_cli.zero_shot.settings import ZeroShot
@@ -23,12 +22,6 @@ _NO_ROOM = "memory ran out beside the network, where frames wait and are steadie
 
 Prepare = Callable[[ClipFacts, Span], Generator[ClipProgress, None, Enhancer]]
 """Gives a clip its enhancer, telling how far it is."""
-
-
-def check_film(film: Film) -> None:
-    """Refuse, before any work, a codec that is not there; raises SettingsError."""
-    if film.codec is not None:
-        named_encoder(film.codec)
 
 
 def enhance_clips(
