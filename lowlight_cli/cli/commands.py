@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from lowlight_cli.errors import SettingsError
 
-# What Typer 0.29 shows, and what we show instead; earlier ones have words of their own, which will do.
+# What Typer shows, and what we show instead.
 _VALUES = {
     "<bool>": "",
     "<int>": "N",
@@ -26,10 +26,11 @@ _VALUES = {
 
 def _worded(parameters: list[Any], ctx: Any) -> list[Any]:
     for parameter in parameters:
-        shown = getattr(parameter, "display_type_rich", None)
-        if shown and isinstance(parameter, TyperOption) and parameter.metavar is None:
-            value = str(shown(ctx))
-            parameter.metavar = value.strip("<>") if "|" in value else _VALUES.get(value)
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]  # noqa: ARG005  its name will do
+        elif isinstance(parameter, TyperOption) and parameter.metavar is None:
+            value = str(parameter.display_type_rich(ctx))
+            parameter.metavar = value.strip("<>") if "|" in value else _VALUES.get(value.lower())
     return parameters
 
 
