@@ -44,7 +44,7 @@ _MOST_FRAMES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class BatchSettings:
     """How files are done, beyond what the model does: see the options of `lowlight enhance`."""
 
     tone: Tone = Tone()
@@ -69,7 +69,7 @@ class _Loaded:
 
 
 def enhance_files(
-    jobs: Iterable[Job], enhancer: Enhancer, batch: Batch, *, on_tile: Progress | None = None
+    jobs: Iterable[Job], enhancer: Enhancer, batch: BatchSettings, *, on_tile: Progress | None = None
 ) -> Iterator[FileResult]:
     """Do the jobs in order and yield a result for each; with `fail_fast`, begin none after the first failure.
 
@@ -93,7 +93,7 @@ def enhance_files(
 class _Line:
     """The assembly line: threads read ahead, the caller's computes, a pool writes behind."""
 
-    def __init__(self, enhancer: Enhancer, batch: Batch, on_tile: Progress | None) -> None:
+    def __init__(self, enhancer: Enhancer, batch: BatchSettings, on_tile: Progress | None) -> None:
         self._enhancer, self._batch, self._on_tile = enhancer, batch, on_tile
         self._writers = ThreadPoolExecutor(batch.threads, "write")
         self._reads: deque[tuple[Job, Future[_Loaded]]] = deque()
@@ -252,7 +252,7 @@ def _load(job: Job, pixel_budget: int | None) -> _Loaded:
 
 
 @explained_memory(_NO_ROOM)
-def _write(job: Job, original: Picture, result: Picture, batch: Batch) -> tuple[str, ...]:
+def _write(job: Job, original: Picture, result: Picture, batch: BatchSettings) -> tuple[str, ...]:
     if job.output is None:
         stream = _open_stream(sys.stdout, "output").buffer
         warnings = write_picture(result, stream, encoding=batch.encoding)
@@ -275,7 +275,7 @@ def misnamed(job: Job, format: str, encoding: Encoding) -> tuple[str, ...]:
     return (f"its content is {format} and its name says {job.input.suffix}; the result is {written}, as its name says",)
 
 
-def keep_times(job: Job, batch: Batch) -> None:
+def keep_times(job: Job, batch: BatchSettings) -> None:
     """Give all files of a job the times of its input, if that is wanted; raises OutputError."""
     if batch.preserve_times and job.input is not None:
         for path in job.files:

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from lowlight_cli import batch
-from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.batch import BatchSettings, enhance_files
 from lowlight_cli.cli import app
 from lowlight_cli.enhancer import load_enhancer
 from lowlight_cli.errors import Interrupted, OutputError
@@ -208,7 +208,7 @@ def test_what_lies_on_the_disk_is_what_was_told_done_however_the_work_ends(tmp_p
     begun = 0
     monkeypatch.setattr(batch, "write_picture", slowly)
     jobs = plan_jobs([tmp_path], output=f"{tmp_path}/out/").jobs
-    how = batch.Batch(threads=threads, fail_fast=True)
+    how = batch.BatchSettings(threads=threads, fail_fast=True)
     work = batch.enhance_files(jobs, load_enhancer("identity"), how, on_tile=break_off)
     told = []
     with suppress(Interrupted, ZeroDivisionError):
@@ -637,7 +637,7 @@ def test_what_was_written_when_an_interrupt_came_is_told(tmp_path):
             raise KeyboardInterrupt
 
     told = []
-    following = enhance_files(plan_jobs(sources).jobs, enhancer, Batch(threads=2), on_tile=interrupt)
+    following = enhance_files(plan_jobs(sources).jobs, enhancer, BatchSettings(threads=2), on_tile=interrupt)
     with pytest.raises(KeyboardInterrupt):
         told.extend(following)  # keeps what came before
     written = sorted(path.name for path in tmp_path.glob("*_lowlight.png"))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from lowlight_cli.batch import Batch
+from lowlight_cli.batch import BatchSettings
 from lowlight_cli.cli import app
 from lowlight_cli.device import choose_device, choose_devices
 from lowlight_cli.enhancer import find_model
@@ -173,7 +173,7 @@ def test_a_bug_on_one_device_is_raised_and_the_others_end():
 
 def test_two_devices_give_the_bytes_names_and_results_of_one(tmp_path):
     folder = pictures(tmp_path / "in", 20, bad=[3, 11])
-    work = PictureWork(find_model("darkir-small"), Compute("cpu"), Batch())
+    work = PictureWork(find_model("darkir-small"), Compute("cpu"), BatchSettings())
     made: dict[int, list[dict[str, object]]] = {}
     for count in (1, 2, 3):
         plan = plan_jobs([folder], output=f"{tmp_path}/{count}/")
@@ -190,7 +190,7 @@ def test_two_devices_give_the_bytes_names_and_results_of_one(tmp_path):
 
 def test_fits_on_two_devices_give_the_bytes_of_one(tmp_path):
     folder = pictures(tmp_path / "in", 4)
-    work = FitWork(ZeroShot("paper", epochs=2), Batch(), Keep(), Compute("cpu", "fp32"))
+    work = FitWork(ZeroShot("paper", epochs=2), BatchSettings(), Keep(), Compute("cpu", "fp32"))
     for count in (1, 2):
         pool = LocalPool([work.start("cpu") for _ in range(count)], fail_fast=False)
         jobs = plan_jobs([folder], output=f"{tmp_path}/{count}/").jobs
@@ -382,7 +382,7 @@ def test_a_member_does_jobs_and_answers_with_values(tmp_path):
     good, bad = plan_jobs([folder], output=f"{tmp_path}/out/").jobs
     from lowlight_cli import __version__
 
-    member = RemoteMember(PictureWork(find_model("identity"), Compute("cpu"), Batch()), __version__, None)
+    member = RemoteMember(PictureWork(find_model("identity"), Compute("cpu"), BatchSettings()), __version__, None)
     assert "identity on cpu" in str(member.hello())
     done = member.do(good, again=False)
     assert done.result is not None
@@ -404,7 +404,7 @@ def test_a_member_does_jobs_and_answers_with_values(tmp_path):
 def test_a_member_of_another_version_or_without_the_folder_says_so(tmp_path):
     from lowlight_cli import __version__
 
-    work = PictureWork(find_model("identity"), Compute("cpu"), Batch())
+    work = PictureWork(find_model("identity"), Compute("cpu"), BatchSettings())
     assert "0.0.1" in str(RemoteMember(work, "0.0.1", None).hello())
     answer = RemoteMember(work, __version__, str(tmp_path / "nowhere")).hello()
     assert isinstance(answer, DeviceError)

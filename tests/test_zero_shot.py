@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 
 from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG, load_network
-from lowlight_cli.batch import Batch
+from lowlight_cli.batch import BatchSettings
 from lowlight_cli.cli import app
 from lowlight_cli.errors import NumericsError, OutputError, ResourceError, SettingsError, WeightsError
 from lowlight_cli.images import Picture
@@ -255,7 +255,7 @@ def run_files(
 ) -> tuple[list[Step], list[FileResult]]:
     variants = ["enhanced"] if keep.save == "both" else []
     plan = plan_jobs([str(folder)], variants=variants)
-    files = ZeroShotFiles(settings, batch=Batch(encoding=Encoding()), keep=keep, compute=Compute("cpu"))
+    files = ZeroShotFiles(settings, batch=BatchSettings(encoding=Encoding()), keep=keep, compute=Compute("cpu"))
     events = list(files.run(plan.jobs, shared=shared))
     return [each for each in events if isinstance(each, Step)], [e for e in events if isinstance(e, FileResult)]
 
@@ -402,7 +402,7 @@ def test_records_of_an_earlier_fit_stay_unless_they_may_go(tmp_path: Path):
 def test_a_log_grows_with_the_fit_and_goes_with_a_discarded_one(tmp_path: Path):
     photo, log = save_photo(tmp_path / "night.png", darkened(scene())), tmp_path / "fit.jsonl"
     log.write_text("of an earlier fit")
-    files = ZeroShotFiles(ZeroShot(epochs=9), batch=Batch(), keep=Keep(log=log), compute=Compute("cpu"))
+    files = ZeroShotFiles(ZeroShot(epochs=9), batch=BatchSettings(), keep=Keep(log=log), compute=Compute("cpu"))
     events = files.run(plan_jobs([str(photo)]).jobs)
     for number in range(1, 4):
         next(events)
@@ -438,7 +438,7 @@ def test_the_noise_that_is_left_in_is_that_of_the_picture_before_its_denoising(t
     for name, keep in {"noisy": Keep(save="enhanced"), "none": Keep(denoise=0), "half": Keep(denoise=0.5)}.items():
         (tmp_path / name).mkdir()
         save_photo(tmp_path / name / "a.png", photo)
-        files = ZeroShotFiles(ZeroShot(epochs=2), batch=Batch(), keep=keep, compute=Compute("cpu"))
+        files = ZeroShotFiles(ZeroShot(epochs=2), batch=BatchSettings(), keep=keep, compute=Compute("cpu"))
         *_, result = files.run(plan_jobs([str(tmp_path / name)]).jobs)
         assert result.status == "done"
         seen[name] = (tmp_path / name / "a_lowlight.png").read_bytes()
@@ -455,7 +455,7 @@ def test_an_interrupted_fit_leaves_nothing_or_its_latest_state_under_its_own_nam
     for choice, left in (("discard", []), ("save", ["night_lowlight.step2.png"])):
         plan = plan_jobs([str(tmp_path)])
         keep = Keep(on_interrupt=choice)
-        files = ZeroShotFiles(ZeroShot(), batch=Batch(), keep=keep, compute=Compute("cpu"))
+        files = ZeroShotFiles(ZeroShot(), batch=BatchSettings(), keep=keep, compute=Compute("cpu"))
         events = files.run(plan.jobs)
         next(events), next(events)
         with pytest.raises(KeyboardInterrupt):
@@ -473,7 +473,7 @@ def test_an_interrupt_ends_the_work_even_if_the_latest_state_cannot_be_written(t
     monkeypatch.setattr("lowlight_cli.zero_shot.files.write_picture", full)
     plan = plan_jobs([str(tmp_path)])
     keep = Keep(on_interrupt="save")
-    files = ZeroShotFiles(ZeroShot("paper", 5), batch=Batch(), keep=keep, compute=Compute("cpu"))
+    files = ZeroShotFiles(ZeroShot("paper", 5), batch=BatchSettings(), keep=keep, compute=Compute("cpu"))
     events = files.run(plan.jobs)
     assert isinstance(next(events), Step)
     with pytest.raises(KeyboardInterrupt):
@@ -495,7 +495,9 @@ def test_previews_and_what_an_interrupt_leaves_are_what_would_be_saved(tmp_path:
     for path in (*source.glob("a_lowlight*"), tmp_path / "log.jsonl", tmp_path / "w.safetensors"):
         path.unlink()
     plan = plan_jobs([str(source)], variants=["enhanced"] if save == "both" else [])
-    events = ZeroShotFiles(ZeroShot("paper", 9), batch=Batch(), keep=keep, compute=Compute("cpu")).run(plan.jobs)
+    events = ZeroShotFiles(ZeroShot("paper", 9), batch=BatchSettings(), keep=keep, compute=Compute("cpu")).run(
+        plan.jobs
+    )
     for _ in range(3):
         next(events)
     with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,7 @@ from torch import nn
 from lowlight_cli.backends.darkir.adapter import build_network
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.network import load_network
-from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.batch import BatchSettings, enhance_files
 from lowlight_cli.bench.film import plan_film_cases
 from lowlight_cli.bench.measure import Case
 from lowlight_cli.bench.settings import UNTRAINED, Size, Speed, Untrained, read_size
@@ -182,7 +182,7 @@ def _files_case(model: _Model, photos: list[Path], folder: Path) -> Case:
     plan = plan_jobs(photos, output=f"{folder}/bright/", overwrite=True)
 
     def run() -> None:
-        for result in enhance_files(plan.jobs, model.enhancer, Batch(overwrite=True)):
+        for result in enhance_files(plan.jobs, model.enhancer, BatchSettings(overwrite=True)):
             if result.error:
                 raise LowlightError(f"{result.input}: {result.error.message}")
 

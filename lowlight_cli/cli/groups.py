@@ -39,7 +39,7 @@ from lowlight_cli.settings import (
 from lowlight_cli.weights_kind import KIND_BYTES, weights_kind
 
 if TYPE_CHECKING:
-    from lowlight_cli.batch import Batch
+    from lowlight_cli.batch import BatchSettings
     from lowlight_cli.enhancer import Model
 
 _LOSSLESS = ("png", "tiff", "bmp", "gif", "ppm")
@@ -108,11 +108,11 @@ class Writing:
         if encoding.quality is not None and lossless and certain:
             raise SettingsError("--quality is of JPEG, WebP, AVIF and HEIC, and no result is one of them")
 
-    def batch(self, tone: Tone, *, fail_fast: bool, threads: int = 1, pixel_budget: int | None) -> "Batch":
+    def batch(self, tone: Tone, *, fail_fast: bool, threads: int = 1, pixel_budget: int | None) -> "BatchSettings":
         """Return how files are done; it loads torch."""
-        from lowlight_cli.batch import Batch
+        from lowlight_cli.batch import BatchSettings
 
-        return Batch(
+        return BatchSettings(
             tone=tone,
             encoding=self.encoding(),
             overwrite=self.overwrite,

@@ -1,6 +1,7 @@
 """One plan over several workers: GPUs of this machine, or processes of a Ray cluster. With one device, one worker.
 
-    with open_pool(Engine(), "cuda:all", lambda: PictureWork(find_model("darkir-small"), Compute(), Batch())) as pool:
+    work = partial(PictureWork, find_model("darkir-small"), Compute(), BatchSettings())
+    with open_pool(Engine(), "cuda:all", work) as pool:
         for result in pool.run(plan.jobs): ...
 
 Whoever computes, the plan, the names and the bytes are the same, and results come in the plan's order, so that what is

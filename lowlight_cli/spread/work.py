@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.batch import BatchSettings, enhance_files
 from lowlight_cli.device import bound_threads, choose_device, describe_device, precision_used
 from lowlight_cli.enhancer import Enhancer, Model, Progress
 from lowlight_cli.paths import Job
@@ -60,7 +60,7 @@ class PictureWork:
 
     model: Model
     compute: Compute
-    batch: Batch
+    batch: BatchSettings
 
     @property
     def fail_fast(self) -> bool:
@@ -77,7 +77,7 @@ class FitWork:
     """Photos that networks are fitted to, each for itself or with `shared` all at once."""
 
     settings: ZeroShot
-    batch: Batch
+    batch: BatchSettings
     keep: Keep
     compute: Compute
     initial: WeightsFile | None = None
@@ -115,7 +115,7 @@ class ClipsWork:
 
 
 class _Pictures:
-    def __init__(self, enhancer: Enhancer, batch: Batch) -> None:
+    def __init__(self, enhancer: Enhancer, batch: BatchSettings) -> None:
         self._enhancer, self._batch = enhancer, batch
         self.made_with = _made_with(enhancer)
 

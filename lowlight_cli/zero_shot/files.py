@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowlight_cli.batch import Batch, keep_times, misnamed
+from lowlight_cli.batch import BatchSettings, keep_times, misnamed
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
 from lowlight_cli.enhancer import Enhancer, PictureSource
@@ -37,7 +37,7 @@ class ZeroShotFiles:
         self,
         settings: ZeroShot,
         *,
-        batch: Batch,
+        batch: BatchSettings,
         keep: Keep,
         compute: Compute,
         initial: WeightsFile | None = None,

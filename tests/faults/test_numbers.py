@@ -11,7 +11,7 @@ from writers import make_picture
 
 from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer
-from lowlight_cli.batch import Batch, enhance_files
+from lowlight_cli.batch import BatchSettings, enhance_files
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.images import Picture
 from lowlight_cli.paths import Job
@@ -64,7 +64,7 @@ def test_memory_that_runs_out_at_any_tile_gives_the_same_picture(at: int) -> Non
 def test_a_number_that_is_none_fails_the_file_and_nothing_is_written(at: int, fault: float, tmp_path: Path) -> None:
     source, target = make_picture(tmp_path / "in/a.png", size=(1170, 930)), tmp_path / "out/a.png"
     before = source.read_bytes()
-    (result,) = enhance_files([Job(source, target)], breaking(at, fault), Batch())
+    (result,) = enhance_files([Job(source, target)], breaking(at, fault), BatchSettings())
     assert result.status == "failed"
     assert result.error is not None
     assert result.error.code == "numerics"
