@@ -167,14 +167,14 @@ def bench(
             models,
             files,
             compute,
-            judging.split,
-            judging.score or (),
-            judging.sheet,
-            overwrite,
-            offline,
-            judging.report,
-            network,
-            denoise,
+            split=judging.split,
+            scores=judging.score or (),
+            sheet=judging.sheet,
+            overwrite=overwrite,
+            offline=offline,
+            report=judging.report,
+            network=network,
+            denoise=denoise,
         )
         show_quality(quality, as_json=as_json, quiet=quiet, verbose=verbose)
         return
