@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from lowlight_cli.buffers import Buffers
 from lowlight_cli.video.facts import Colour, Turn
-from lowlight_cli.video.siting import Siting, frame_sited, is_subsampled
+from lowlight_cli.video.siting import Siting, frame_like, frame_sited, is_subsampled
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 """`(3, H, W)`, upright RGB; uint8, or uint16 over its whole range for films of more than 8 bits."""
 
 _TO_RGB = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
-_NEAREST = int(Interpolation.POINT)
 _FROM_RGB = int(Interpolation.AREA | Interpolation.FULL_CHR_H_INP)
 _HALVED = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
 _LIMITED_WHITE = 255 << 8  # what swscale makes of it where it holds more than 8 bits in 16
@@ -46,7 +45,7 @@ class Converter:
     """Converts the frames of one film, one way; keeps what swscale prepares. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._scaler, self._shrinker = VideoReformatter(), VideoReformatter()
+        self._scaler = VideoReformatter()
         self._buffers = Buffers()
         self._sited: tuple[tuple[Siting, int, int, str], VideoFrame] | None = None
 
@@ -72,10 +71,6 @@ class Converter:
             _scale(pixels, 65535 / (((1 << depth) - 1) << (16 - depth) if is_whole else _LIMITED_WHITE))
         return cast(Pixels, pixels)
 
-    def carrier(self, frame: VideoFrame) -> VideoFrame:
-        """Return a small frame with what a frame carries besides its pixels, for `planar`."""
-        return self._shrinker.reformat(frame, width=16, height=16, format="gbrp", interpolation=_NEAREST, threads=1)
-
     def planar(
         self,
         pixels: Pixels,
@@ -88,7 +83,7 @@ class Converter:
     ) -> VideoFrame:
         """Return pixels as a frame in an encoder's format, by the matrix with this code point.
 
-        Colours that pixels share come to lie as `siting` says, or as those of the frame that a `carrier` was made of,
+        Colours that pixels share come to lie as `siting` says, or as those of the frame that a `carrier` is of,
         which the result carries on.
         """
         _, height, width = pixels.shape
@@ -104,9 +99,7 @@ class Converter:
         if carrier is None:
             frame = self._blank(siting if is_subsampled(pixel_format) else "center", width, height, form)
         else:  # at a price: pixels are made that nobody will see
-            frame = self._shrinker.reformat(
-                carrier, width=width, height=height, format=form, interpolation=_NEAREST, threads=1
-            )
+            frame = frame_like(carrier, width, height, form)
         for plane, channel in enumerate(order):
             _plane(frame, plane, planes.dtype.type)[:] = planes[channel]
         made = self._scaler.reformat(

@@ -22,6 +22,7 @@ from lowlight_cli.video.colour import Converter, Pixels
 from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
 from lowlight_cli.video.joints import Joints
 from lowlight_cli.video.settings import Span
+from lowlight_cli.video.siting import carrier_of
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -315,7 +316,7 @@ class ClipReader:
         facts = self.facts
         pixels = self._converter.upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth)
         captioned = SideData.A53_CC in item.frame.side_data
-        captions = self._converter.carrier(item.frame) if captioned else None
+        captions = carrier_of(item.frame) if captioned else None
         return ClipFrame(pixels, item.shown, duration, captions)
 
     def _last_duration(self, last: _Shown) -> int:

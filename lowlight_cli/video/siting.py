@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 Siting = Literal["left", "center", "topleft"]
 
-_NUMBERS: Final = {"left": 0, "center": 1, "topleft": 2}
+_NUMBERS: Final = {"left": 0, "topleft": 2}
 _SIDE, _STEP = 16, 12  # pixels of a ramp, and levels from one to the next
 _BLUE = 1  # the plane of blue, and of its difference
 _QUICK, _EXACT = int(Interpolation.POINT), int(Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP)
@@ -37,7 +37,7 @@ def siting_of(frame: VideoFrame) -> Siting:
     """Tell where a frame's colours lie: `center` where it does not say, `left` where every pixel has its own."""
     if not is_subsampled(frame.format.name):
         return "left"
-    small = VideoReformatter().reformat(frame, width=_SIDE, height=_SIDE, format="gbrp", interpolation=_QUICK)
+    small = carrier_of(frame)
     if _lies_between(small, axis=1):
         return "center"
     return "left" if _lies_between(small, axis=0) else "topleft"
@@ -47,7 +47,18 @@ def frame_sited(siting: Siting, width: int, height: int, form: str) -> VideoFram
     """Return a frame of `form` with anything in it; what it is converted to will have its colours there."""
     if siting == "center":
         return VideoFrame(width, height, form)
-    return VideoReformatter().reformat(_decoded(siting), width=width, height=height, format=form, interpolation=_QUICK)
+    return frame_like(_decoded(siting), width, height, form)
+
+
+def carrier_of(frame: VideoFrame) -> VideoFrame:
+    """Return a small frame with what a frame carries besides its pixels: siting, captions and the like."""
+    return frame_like(frame, _SIDE, _SIDE, "gbrp")
+
+
+def frame_like(carrier: VideoFrame, width: int, height: int, form: str) -> VideoFrame:
+    """Return a frame of `form` with anything in it, which carries what `carrier` does; a large one costs some time."""
+    scaler = VideoReformatter()
+    return scaler.reformat(carrier, width=width, height=height, format=form, interpolation=_QUICK, threads=1)
 
 
 def _lies_between(small: VideoFrame, *, axis: int) -> bool:
