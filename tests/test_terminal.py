@@ -7,10 +7,11 @@ import pty
 import re
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forks
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -70,14 +71,14 @@ def test_sixels_are_read_by_another_program_as_the_picture(tmp_path, picture):
     assert np.abs(read[:50] - picture).mean() < 8
 
 
-def on_a_terminal(tmp_path, *options: str, **environment: str) -> str:
+def on_a_terminal(forked: Forks, folder: Path, *options: str, **environment: str) -> str:
     """Run on a terminal of our own, and return all that it was sent."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "lowlight_cli", "enhance", str(tmp_path / "a.png"), "--model", "identity"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TERM", "TMUX", "LC_TERM"))}
-    child = subprocess.Popen(
-        [*command, *options], stdin=theirs, stdout=theirs, stderr=theirs, env={**kept, **environment}
-    )
+    others = dict.fromkeys(name for name in os.environ if name.startswith(("TERM", "TMUX", "LC_TERM")))
+    child = forked.start(
+        "enhance", "a.png", "--model", "identity", *options,
+        folder=folder, stdin=theirs, stdout=theirs, stderr=theirs, environment={**others, **environment},
+    )  # fmt: skip
     os.close(theirs)
     sent = b""
     try:
@@ -86,13 +87,13 @@ def on_a_terminal(tmp_path, *options: str, **environment: str) -> str:
     except OSError:  # the other side is closed
         pass
     os.close(ours)
-    assert child.wait(timeout=120) == 0
+    assert child.ended().code == 0
     return sent.decode()
 
 
-def test_on_a_terminal_that_can_before_and_after_are_shown(tmp_path):
+def test_on_a_terminal_that_can_before_and_after_are_shown(forked, tmp_path):
     Image.new("RGB", (40, 30), (20, 30, 60)).save(tmp_path / "a.png")
-    sent = on_a_terminal(tmp_path, "--show", "--exposure", "1", TERM="xterm-kitty")
+    sent = on_a_terminal(forked, tmp_path, "--show", "--exposure", "1", TERM="xterm-kitty")
     data = "".join(re.findall(r"\x1b_G.*?;(.*?)\x1b\\", sent))
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert shown.shape[1] == 82
@@ -102,9 +103,9 @@ def test_on_a_terminal_that_can_before_and_after_are_shown(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "said"), [(("--show",), 1), (("--show", "-q"), 0), ((), 0)])
-def test_on_another_terminal_no_picture_is_sent(tmp_path, options, said):
+def test_on_another_terminal_no_picture_is_sent(forked, tmp_path, options, said):
     Image.new("RGB", (40, 30), (20, 30, 60)).save(tmp_path / "a.png")
-    sent = on_a_terminal(tmp_path, *options, TERM="xterm-256color")
+    sent = on_a_terminal(forked, tmp_path, *options, TERM="xterm-256color")
     assert "\x1b_G" not in sent
     assert "1337" not in sent
     assert sent.count("does not say that it shows pictures") == said
@@ -120,17 +121,14 @@ def test_off_a_terminal_it_is_quiet(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [("-",), ("a.png", "-o", "-")])
-def test_a_picture_is_not_written_into_a_terminal(tmp_path, words):
+def test_a_picture_is_not_written_into_a_terminal(forked, tmp_path, words):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     ours, theirs = pty.openpty()
-    line = [sys.executable, "-m", "lowlight_cli", "enhance", *words, "--model", "identity"]
-    ran = subprocess.run(
-        line, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-    )
+    ran = forked.run("enhance", *words, "--model", "identity", folder=tmp_path, stdin=theirs, stdout=theirs)
     os.set_blocking(ours, False)
     with pytest.raises(BlockingIOError):  # nothing was written
         os.read(ours, 1)
     os.close(ours)
     os.close(theirs)
-    assert ran.returncode == 2
-    assert "standard output is a terminal; redirect it or give --output a name" in ran.stderr
+    assert ran.code == 2
+    assert "standard output is a terminal; redirect it or give --output a name" in ran.said

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadcount import torch_threads
 
 import lowlight_cli.train.loop as loop_module
 import lowlight_cli.train.network as network_module
@@ -76,10 +77,8 @@ stages = [{ steps = STEPS, crop = 32, batch = 2 }]
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +138,12 @@ def test_a_training_stopped_and_resumed_gives_the_same_bytes(clean, tmp_path):
     assert whole.read_bytes() == cut.read_bytes()
 
 
+# Trains by a recipe, on photos, in a folder; with a fourth argument it gets that signal soon after its fifth event.
 TRAIN_SCRIPT = """
-import sys
+import os, sys, threading
 from pathlib import Path
 import torch
+from lowlight_cli.interrupts import raise_on_signals
 from lowlight_cli.train.events import Started
 from lowlight_cli.train.loop import train
 from lowlight_cli.train.recipe import read_recipe
@@ -151,9 +152,12 @@ from lowlight_cli.train.settings import Run, published_recipes
 torch.set_num_threads(1)
 recipe = read_recipe(sys.argv[1])
 run = Run(Path(sys.argv[3]), save_every=7, report_every=1)
-for event in train(recipe, *load_clean(Path(sys.argv[2]), recipe), run=run):
+raise_on_signals()
+for number, event in enumerate(train(recipe, *load_clean(Path(sys.argv[2]), recipe), run=run)):
     if not isinstance(event, Started):
         print(getattr(event, "loss", ""), flush=True)
+    if number == 5 and len(sys.argv) == 5:
+        threading.Timer(0.01, os.kill, (os.getpid(), int(sys.argv[4]))).start()
 """
 
 
@@ -183,31 +187,32 @@ def test_a_training_killed_at_random_moments_gives_the_same_bytes(clean, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def of_forty_steps(clean, tmp_path_factory):
+def whole_training(clean, tmp_path_factory):
     """The weights of a training that nobody stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    train_tiny(clean, folder, tiny(40), save_every=1000, validate_every=1000)
+    with torch_threads(1):
+        train_tiny(clean, folder, tiny(25), save_every=1000, validate_every=1000)
     return (folder / "tiny.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_asked_to_stop_keeps_its_last_step(clean, of_forty_steps, tmp_path, number):
+def test_a_training_that_is_asked_to_stop_keeps_its_last_step(clean, whole_training, fitting, tmp_path, number):
     recipe_file = tmp_path / "tiny.toml"
-    recipe_file.write_text(TINY.replace("STEPS", "40"))
-    script = TRAIN_SCRIPT.replace("save_every=7", "save_every=1000")
-    script = f"from lowlight_cli.interrupts import raise_on_signals\nraise_on_signals()\n{script}"
-    command = [sys.executable, "-c", script, str(recipe_file), str(clean), str(tmp_path / "cut")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(5):
-        process.stdout.readline()
-    process.send_signal(number)
-    told, said = process.communicate(timeout=60)
-    assert "Interrupted" in said
-    steps = 5 + len(told.splitlines())
+    recipe_file.write_text(TINY.replace("STEPS", "25"))
+    arguments = (
+        TRAIN_SCRIPT.replace("save_every=7", "save_every=1000"),
+        recipe_file,
+        clean,
+        tmp_path / "cut",
+        str(int(number)),
+    )
+    ran = fitting.run(*arguments, call="forks:execute")
+    assert "Interrupted" in ran.said
+    steps = len(ran.out.splitlines())
     kept = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["step"]
-    assert steps <= kept <= steps + 1 < 40
-    train_tiny(clean, tmp_path / "cut", read_recipe(str(recipe_file)), save_every=1000)
-    assert (tmp_path / "cut" / "tiny.safetensors").read_bytes() == of_forty_steps
+    assert steps <= kept <= steps + 1 < 25
+    train_tiny(clean, tmp_path / "cut", read_recipe(str(recipe_file)), save_every=1000, validate_every=1000)
+    assert (tmp_path / "cut" / "tiny.safetensors").read_bytes() == whole_training
 
 
 def test_a_schedule_may_be_lengthened_on_resuming_but_nothing_else_changed(clean, tmp_path):

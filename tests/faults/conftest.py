@@ -1,32 +1,18 @@
-"""One server of forked processes for the whole suite."""
+"""What the fault suite works with: a folder in memory, and a writer in it."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forks import Forks, forks
+from forks import Forks
 from writers import Bench, Writer
-
-
-@pytest.fixture(scope="session")
-def lowlight() -> Iterator[Forks]:
-    """Runs `lowlight` in a process of its own for the price of a fork."""
-    with forks("lowlight_cli.clip", "lowlight_cli.weights_file", "forks:rehearse") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def fitting() -> Iterator[Forks]:
-    """As `lowlight`, for commands that fit or train: an optimiser loads a compiler, which takes seconds."""
-    with forks("lowlight_cli.clip", "torch._dynamo", "lowlight_cli.zero_shot.files", "forks:rehearse") as server:
-        yield server
 
 
 @pytest.fixture
 def server_of(writer: Writer, request: pytest.FixtureRequest) -> Forks:
     """The server whose children are quickest to run a test's writer."""
-    server: Forks = request.getfixturevalue("fitting" if writer.fits else "lowlight")
+    server: Forks = request.getfixturevalue("fitting" if writer.fits else "forked")
     return server
 
 

@@ -24,7 +24,7 @@ slow = pytest.mark.slow
 NAMES = ("a.png", "b.png", "A.PNG", "ä.png", "sub/a.png", "[b].png", "c.jpg")
 
 
-def machine(lowlight: Forks) -> type[RuleBasedStateMachine]:
+def machine(forked: Forks) -> type[RuleBasedStateMachine]:
     """Return the class of a state machine whose runs are processes of `lowlight`."""
 
     class Batches(RuleBasedStateMachine):
@@ -107,7 +107,7 @@ def machine(lowlight: Forks) -> type[RuleBasedStateMachine]:
 
         def _start(self, overwrite: bool) -> Child:
             more = ["--overwrite"] if overwrite else []
-            return lowlight.start("enhance", self.inputs, "-r", "-o", f"{self.results}/", "--json", *more, *IDENTITY)
+            return forked.start("enhance", self.inputs, "-r", "-o", f"{self.results}/", "--json", *more, *IDENTITY)
 
         def _seen(self, name: str) -> None:
             self.versions.setdefault(name, []).append((self.inputs / name).read_bytes())
@@ -141,9 +141,9 @@ def result_of(source: bytes, suffix: str) -> bytes | None:
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(3, 8), pytest.param(60, 25, marks=[slow, pytest.mark.timeout(3600)])])
-def test_no_sequence_of_changes_runs_and_kills_breaks_a_promise(examples: int, steps: int, lowlight: Forks) -> None:
+def test_no_sequence_of_changes_runs_and_kills_breaks_a_promise(examples: int, steps: int, forked: Forks) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine(lowlight),
+        machine(forked),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -160,11 +160,11 @@ BAD_EVERY = 20
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=slow)])
-def test_a_large_batch_is_right_flat_and_goes_on_after_a_kill(count: int, lowlight: Forks, quick_folder: Path) -> None:
+def test_a_large_batch_is_right_flat_and_goes_on_after_a_kill(count: int, forked: Forks, quick_folder: Path) -> None:
     make_batch(quick_folder / "in", count)
     before = contents(quick_folder / "in")
     whole, cut = quick_folder / "whole", quick_folder / "cut"
-    looks, told = followed(lowlight, quick_folder / "in", whole)
+    looks, told = followed(forked, quick_folder / "in", whole)
     good = {f"{index:05}.png" for index in range(count) if index % BAD_EVERY}
     assert {path.name for path in whole.iterdir()} == good
     assert Counter(one["status"] for one in told) == {"done": len(good), "failed": count - len(good)}
@@ -183,7 +183,7 @@ def test_a_large_batch_is_right_flat_and_goes_on_after_a_kill(count: int, lowlig
     assert max(look.descriptors for look in early) - min(look.descriptors for look in early) <= 6
     assert max(look.children for look in early) == 0
 
-    child = lowlight.start("enhance", quick_folder / "in", "-o", f"{cut}/", *IDENTITY)
+    child = forked.start("enhance", quick_folder / "in", "-o", f"{cut}/", *IDENTITY)
     while not cut.exists() or len(list(cut.iterdir())) < len(good) // 2:
         time.sleep(0.01)
         assert child.is_alive
@@ -191,7 +191,7 @@ def test_a_large_batch_is_right_flat_and_goes_on_after_a_kill(count: int, lowlig
     child.ended()
     finished = {path.name: path.stat().st_mtime_ns for path in cut.glob("*.png")}
     assert 0 < len(finished) < len(good)
-    ran = lowlight.run("enhance", quick_folder / "in", "-o", f"{cut}/", *IDENTITY, seconds=1800)
+    ran = forked.run("enhance", quick_folder / "in", "-o", f"{cut}/", *IDENTITY, seconds=1800)
     assert ran.code == 1
     for name in good:
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
@@ -228,10 +228,10 @@ class Look:
                 self.children += len((task / "children").read_text().split())
 
 
-def followed(lowlight: Forks, source: Path, target: Path) -> tuple[list[Look], list[dict]]:
+def followed(forked: Forks, source: Path, target: Path) -> tuple[list[Look], list[dict]]:
     """Run a batch and look at its process now and then."""
     read, write = os.pipe()
-    child = lowlight.start("enhance", source, "-o", f"{target}/", "--json", *IDENTITY, stdout=write)
+    child = forked.start("enhance", source, "-o", f"{target}/", "--json", *IDENTITY, stdout=write)
     os.close(write)
     looks, lines = [], []
     with os.fdopen(read) as told:
@@ -249,11 +249,11 @@ def followed(lowlight: Forks, source: Path, target: Path) -> tuple[list[Look], l
 @pytest.mark.parametrize("name", ["big.jpg", pytest.param("big.png", marks=slow)])
 @pytest.mark.parametrize("side", [2000, pytest.param(10_000, marks=slow)])
 def test_the_peak_of_memory_of_a_large_picture_is_bounded(
-    name: str, side: int, lowlight: Forks, quick_folder: Path
+    name: str, side: int, forked: Forks, quick_folder: Path
 ) -> None:
     ramp = Image.linear_gradient("L").resize((side, side))
     Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180))).save(quick_folder / name)
-    ran = lowlight.run("enhance", quick_folder / name, "-o", quick_folder / "out" / name, *IDENTITY, seconds=900)
+    ran = forked.run("enhance", quick_folder / name, "-o", quick_folder / "out" / name, *IDENTITY, seconds=900)
     assert ran.code == 0, ran.said
     with Image.open(quick_folder / "out" / name) as done:
         assert done.size == (side, side)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from clipmaking import make_clip, pattern, see
 from forks import Child, Forks
+from tracing import Moments
 
 from lowlight_cli.clip import ClipProgress, ClipSettings, enhance_clips, ready
 from lowlight_cli.enhancer import load_enhancer
@@ -44,9 +45,9 @@ class Whole(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(clip: Path, lowlight: Forks, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def undisturbed(clip: Path, forked: Forks, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
-    ran = lowlight.run("video", clip, "-o", folder / "b.mp4", *RUN)
+    ran = forked.run("video", clip, "-o", folder / "b.mp4", *RUN)
     assert ran.code == 0, ran.said
     return Whole((folder / "b.mp4").read_bytes(), ran.seconds)
 
@@ -56,52 +57,45 @@ def whole(undisturbed: Whole) -> bytes:
     return undisturbed.content
 
 
-def kill_at_random(lowlight: Forks, clip: Path, whole: Whole, folder: Path, moment: random.Random) -> bool:
-    """Kill a run at a random moment; tell whether it was still at work."""
-    target = folder / "b.mp4"
-    target.unlink(missing_ok=True)
-    child = lowlight.start("video", clip, "-o", target, *RUN)
-    wait_for(folder, ".b.mp4.*.part", child)
-    time.sleep(moment.uniform(0, whole.seconds))
-    child.send(signal.SIGKILL)
-    at_work = child.ended().code == -signal.SIGKILL
-    assert not target.exists() or target.read_bytes() == whole.content, "a short clip under the final name"
-    for part in folder.glob(".b.mp4.*.part"):
-        part.unlink()
-    return at_work
-
-
 @pytest.mark.parametrize("times", [5, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
-def test_no_kill_leaves_a_short_clip_under_the_final_name(lowlight, clip, undisturbed, quick_folder, times):
-    moment = random.Random(times)
-    hit = sum(kill_at_random(lowlight, clip, undisturbed, quick_folder, moment) for _ in range(times))
-    print(f"{hit} of {times} kills while at work")
-    assert hit > times // 3, "the kills came too late to prove anything"
+def test_no_kill_leaves_a_short_clip_under_the_final_name(forked, clip, undisturbed, quick_folder, times):
+    target, moments = quick_folder / "b.mp4", Moments(times, undisturbed.seconds)
+    for _ in range(10 * times):
+        child = forked.start("video", clip, "-o", target, *RUN)
+        wait_for(quick_folder, ".b.mp4.*.part", child)
+        moments.kill(child)
+        assert not target.exists() or target.read_bytes() == undisturbed.content, "a short clip under the final name"
+        for left in quick_folder.iterdir():
+            left.unlink()
+        if moments.kills == times:
+            break
+    assert moments.kills == times, "the kills came too late to prove anything"
+
+
+def stopped_at(place: str, number: signal.Signals) -> dict[str, object]:
+    """Return how to start a child that gets a signal as it first changes a file whose path fits the pattern."""
+    environment = {"AUDIT_PLACE": place, "AUDIT_AT": "1", "AUDIT_SIGNAL": str(int(number))}
+    return {"call": "tracing:audited", "environment": environment}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_cleanly_with_their_code(lowlight, clip, tmp_path, number, code):
-    child = lowlight.start("video", clip, "-o", tmp_path / "b.mp4", *RUN)
-    wait_for(tmp_path, ".b.mp4.*.part", child)
-    child.send(number)
-    started = time.monotonic()
-    ran = child.ended()
+def test_signals_stop_cleanly_with_their_code(forked, clip, tmp_path, number, code):
+    ran = forked.run("video", clip, "-o", tmp_path / "b.mp4", *RUN, **stopped_at(f"{tmp_path}/*", number))
     assert ran.code == code, ran.said
-    assert time.monotonic() - started < 30
     assert "Traceback" not in ran.said
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
-def test_a_full_disk_is_one_sentence_and_the_old_result_survives(lowlight, clip, whole, quick_folder, times):
+def test_a_full_disk_is_one_sentence_and_the_old_result_survives(forked, clip, whole, quick_folder, times):
     old = quick_folder / "b.mp4"
     old.write_bytes(b"the result of an earlier day")
     for turn in range(times):
         room = int(len(whole) * turn / times)
         arguments = ("video", clip, "-o", old, "--overwrite", *RUN)
-        ran = lowlight.run(*arguments, limits={"RLIMIT_FSIZE": room})
+        ran = forked.run(*arguments, limits={"RLIMIT_FSIZE": room})
         assert ran.code == 1, (room, ran.said)
         assert "cannot write" in ran.said or "the written clip" in ran.said, ran.said
         assert "Traceback" not in ran.said
@@ -112,14 +106,12 @@ def test_a_full_disk_is_one_sentence_and_the_old_result_survives(lowlight, clip,
 @pytest.mark.parametrize(
     "segments", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(lowlight, clip, whole, tmp_path, segments):
+def test_a_killed_run_goes_on_to_the_same_bytes(forked, clip, whole, tmp_path, segments):
     target = tmp_path / "b.mp4"
-    child = lowlight.start("video", clip, "-o", target, "--resume", *RUN)
-    wait_for(tmp_path, f"{segments - 1:06}.npz", child)
-    child.send(signal.SIGKILL)
-    child.ended()
+    killed = stopped_at(f"{tmp_path}/*{segments:06}*", signal.SIGKILL)
+    assert forked.run("video", clip, "-o", target, "--resume", *RUN, **killed).code == -signal.SIGKILL
     assert not target.exists()
-    ran = lowlight.run("video", clip, "-o", target, "--resume", "--json", *RUN)
+    ran = forked.run("video", clip, "-o", target, "--resume", "--json", *RUN)
     assert ran.code == 0, ran.said
     assert f'"resumed_at": {segments * SEGMENT_FRAMES}' in ran.said
     assert f"{clip}: goes on after frame {segments * SEGMENT_FRAMES}, which an earlier run left finished" in ran.said
@@ -128,30 +120,29 @@ def test_a_killed_run_goes_on_to_the_same_bytes(lowlight, clip, whole, tmp_path,
 
 
 def test_an_interrupted_run_says_that_it_can_go_on_and_one_without_resume_leaves_nothing_of_it(
-    lowlight, clip, whole, tmp_path
+    forked, clip, whole, tmp_path
 ):
     target = tmp_path / "b.mp4"
-    child = lowlight.start("video", clip, "-o", target, "--resume", *RUN)
-    wait_for(tmp_path, "000000.npz", child)
-    child.send(signal.SIGINT)
-    assert "the same command goes on from what is finished" in child.ended().said
+    stopped = stopped_at(f"{tmp_path}/*000001*", signal.SIGINT)
+    ran = forked.run("video", clip, "-o", target, "--resume", *RUN, **stopped)
+    assert "the same command goes on from what is finished" in ran.said
     assert len(list(tmp_path.glob(".b.mp4.*.resume"))) == 1
-    assert lowlight.run("video", clip, "-o", target, *RUN).code == 0
+    assert forked.run("video", clip, "-o", target, *RUN).code == 0
     assert target.read_bytes() == whole
     assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_run_killed_five_times_at_random_gives_the_same_frames(lowlight, clip, whole, tmp_path):
+def test_a_run_killed_five_times_at_random_gives_the_same_frames(forked, clip, whole, tmp_path):
     moment = random.Random(5)
     for attempt in range(5):
-        child = lowlight.start("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN)
+        child = forked.start("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN)
         wait_for(tmp_path, ".b.mp4.*.part", child)
         time.sleep(moment.uniform(0, 0.4 * (attempt + 1)))
         child.send(signal.SIGKILL)
         child.ended()
-    assert lowlight.run("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN).code == 0
+    assert forked.run("video", clip, "-o", tmp_path / "b.mp4", "--resume", *RUN).code == 0
     assert (tmp_path / "b.mp4").read_bytes() == whole
     assert len(see(tmp_path / "b.mp4").pixels) == FRAMES
 
@@ -200,13 +191,13 @@ RATES: dict[str, tuple[Fraction, list[int]]] = {
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
-def test_sound_and_picture_stay_together(lowlight, tmp_path, rate, suffix):
+def test_sound_and_picture_stay_together(forked, tmp_path, rate, suffix):
     """The length is right within a frame, and every packet of sound and every frame within 20 ms of its place."""
     base, times = RATES[rate]
     nominal = 1 / base if rate != "variable" else Fraction(25)
     source = make_clip(tmp_path / f"a{suffix}", times=times, time_base=base, rate=nominal, size=(32, 16))
     target = tmp_path / f"b{suffix}"
-    ran = lowlight.run("video", source, "-o", target, *RUN)
+    ran = forked.run("video", source, "-o", target, *RUN)
     assert ran.code == 0, ran.said
     before, after = see(source), see(target)
     frame = min(later - earlier for earlier, later in itertools.pairwise(before.times))

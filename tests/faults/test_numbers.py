@@ -85,9 +85,9 @@ COMMANDS = {
 @pytest.mark.parametrize("runs", [2, pytest.param(10, marks=slow)])
 @pytest.mark.parametrize("command", [*list(COMMANDS)[:3], pytest.param("a fit", marks=slow)])
 def test_the_same_input_gives_the_same_bytes(
-    command: str, runs: int, lowlight: Forks, quick_folder: Path, request: pytest.FixtureRequest
+    command: str, runs: int, forked: Forks, quick_folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    server = request.getfixturevalue("fitting") if command == "a fit" else lowlight
+    server = request.getfixturevalue("fitting") if command == "a fit" else forked
     make_picture(quick_folder / "a.png", size=(72, 48))
     make_picture(quick_folder / "b.png", size=(150, 140))
     make_clip(quick_folder / "a.mp4", frames=6, size=(32, 16))

@@ -6,19 +6,22 @@ fsync), but on any system.
 """
 
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from forks import Forks, Ran, run_lowlight
+from forks import Child, Forks, Ran, run_lowlight
 
 HAS_STRACE = shutil.which("strace") is not None
 
@@ -112,19 +115,19 @@ _EVENTS = frozenset(
 
 
 def audited() -> None:
-    """Be the command line, and get the signal AUDIT_SIGNAL at audit event number AUDIT_AT.
+    """Be the command line, get the signal AUDIT_SIGNAL at audit event number AUDIT_AT, and tell at the end the count.
 
-    With AUDIT_FOLDER only events count that change something there. With AUDIT_UNRAISABLE it comes while an object
-    is freed, where Python can raise nothing.
+    With AUDIT_PLACE only events count that change a file whose path fits this pattern. With AUDIT_UNRAISABLE the
+    signal comes while an object is freed, where Python can raise nothing.
     """
-    folder, number = os.environ.get("AUDIT_FOLDER"), int(os.environ["AUDIT_SIGNAL"])
-    left = int(os.environ["AUDIT_AT"])
+    place, number = os.environ.get("AUDIT_PLACE"), int(os.environ["AUDIT_SIGNAL"])
+    at = left = int(os.environ["AUDIT_AT"])
 
     def count(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             return  # our own first lines, which hold nothing yet
-        if folder and (event not in _EVENTS or not any(str(one).startswith(folder) for one in arguments)):
+        if place and (event not in _EVENTS or not any(fnmatch(str(one), place) for one in arguments)):
             return
         left -= 1
         if left == 0 and "AUDIT_UNRAISABLE" in os.environ:
@@ -133,7 +136,39 @@ def audited() -> None:
             os.kill(os.getpid(), number)
 
     sys.addaudithook(count)
+    try:
+        run_lowlight()
+    finally:
+        print(at - left, "events", file=sys.stderr)
+
+
+def on_a_slow_disk() -> None:
+    """Be the command line where no picture ever comes from the disk."""
+    from lowlight_cli import batch
+
+    batch.read_picture = lambda *source, **how: time.sleep(600)  # type: ignore[assignment]
     run_lowlight()
+
+
+class Moments:
+    """Random moments to kill a process that is at work. One that came too late shortens those that follow: how long a
+    run takes says how busy the machine is."""
+
+    def __init__(self, seed: int, longest: float) -> None:
+        self._chance, self._longest = random.Random(seed), longest
+        self.kills = 0
+
+    def kill(self, child: Child) -> Ran:
+        """Wait for a moment, kill the child, and return how it ended: by that, counted in `kills`, or by itself."""
+        moment = self._chance.uniform(0, self._longest)
+        time.sleep(moment)
+        child.send(signal.SIGKILL)
+        ran = child.ended()
+        if ran.code == -signal.SIGKILL:
+            self.kills += 1
+        else:
+            self._longest = moment
+        return ran
 
 
 class _Freed:

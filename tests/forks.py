@@ -24,12 +24,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,16 @@ class Forks:
         stdout: int | None = None,
         stderr: int | None = None,
         folder: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         limits: Mapping[str, int] | None = None,
+        closed: Collection[int] = (),
         gated: bool = False,
     ) -> Child:
         """Start a child: `call` is `module:function`, which finds `arguments` in sys.argv.
 
-        Streams are descriptors; what is not given is kept in memory and told at the end. `limits` are names of
-        `resource`, such as RLIMIT_FSIZE, with their values.
+        Streams are descriptors; what is not given is kept in memory and told at the end. Those whose numbers are
+        `closed` the child does not have at all. `environment` is over the server's; None takes a variable away.
+        `limits` are names of `resource`, such as RLIMIT_FSIZE, with their values.
         """
         # In memory, but for a child whose files are limited: there a pipe, for the limit is on such memory too.
         make = _pipe if limits and "RLIMIT_FSIZE" in limits else _memory
@@ -131,6 +133,7 @@ class Forks:
             "folder": os.fsencode(folder or Path.cwd()).hex(),
             "environment": dict(environment or {}),
             "limits": dict(limits or {}),
+            "closed": list(closed),
             "gated": gated,
         }
         descriptors = [
@@ -201,6 +204,12 @@ def run_lowlight() -> None:
     main()
 
 
+def execute() -> None:
+    """Be a program that is given as text: the first of the arguments, which sees the others."""
+    text = sys.argv.pop(1)
+    exec(compile(text, "<text>", "exec"), {"__name__": "__main__"})
+
+
 def rehearse() -> None:
     """Run the command once on a tiny picture, so that what is loaded late is loaded in the server already."""
     from PIL import Image
@@ -267,8 +276,14 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     sys.stdout = sys.__stdout__ = _writer(1, sys.stdout)
     sys.stderr = sys.__stderr__ = _writer(2, sys.stderr)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
+    for number in request["closed"]:
+        os.close(number)
+        name = ("stdin", "stdout", "stderr")[number]
+        setattr(sys, name, None)  # as the interpreter has it that is started without the stream
+        setattr(sys, f"__{name}__", None)
     os.chdir(bytes.fromhex(request["folder"]))
-    os.environ.update(request["environment"])
+    for name, value in request["environment"].items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
     for name, value in request["limits"].items():
         kind = getattr(resource, name)
         resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
@@ -302,6 +317,8 @@ def _live(task: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.excepthook(*sys.exc_info())
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
             stream.flush()
         except OSError as error:
