@@ -275,7 +275,7 @@ def with_network(recipe, **settings):
 
 
 def test_a_training_starts_from_what_another_has_learned_and_says_so(clean, tmp_path):
-    learned = [e for e in train_tiny(clean, tmp_path / "first", tiny(40)) if isinstance(e, Validation)][-1]
+    learned = [e for e in train_tiny(clean, tmp_path / "first", tiny(25)) if isinstance(e, Validation)][-1]
     initial = find_model("first", weights=tmp_path / "first" / "tiny.safetensors")
     recipe, gently = tiny(4), dataclasses.replace(tiny(1).optimiser, learning_rate=1e-6)
     pictures = load_clean(clean, recipe)
@@ -690,7 +690,7 @@ def test_every_published_recipe_trains_and_validates(clean, tmp_path, name):
     recipe = dataclasses.replace(
         with_network(published, width=4),
         data=DataRecipe(held_out=("photo5",)),
-        schedule=Schedule(stages=(Stage(steps=2, crop=64, batch=2),), warm_up=0),
+        schedule=Schedule(stages=(Stage(steps=2, crop=32, batch=2),), warm_up=0),
     )
     events = train_tiny(clean, tmp_path, recipe)
     assert math.isfinite(next(event.loss for event in events if isinstance(event, Progress)))
