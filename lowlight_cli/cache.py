@@ -8,6 +8,7 @@ No torch here.
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -49,6 +50,25 @@ def cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("lowlight", appauthor=False)
+
+
+def private_folder(name: str) -> Path:
+    """Return a folder within the cache folder that this user alone can write, for what is run when it is read.
+
+    Raises:
+        OutputError: it cannot be made, or is a link or another user's.
+    """
+    folder = cache_folder() / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+        if not stat.S_ISDIR(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != os.getuid()):
+            raise OutputError(f"{folder} is not a folder of your own; {_OTHER_FOLDER}")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}; {_OTHER_FOLDER}") from error
+    return folder
 
 
 def locate(entry: WeightsEntry) -> Path:

@@ -1,5 +1,6 @@
 """Functions of tensors made quicker before they run often: CUDA graphs, and torch's compiler."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -8,12 +9,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lowlight_cli.cache import private_folder
 from lowlight_cli.errors import DeviceError
 from lowlight_cli.settings import Compiling
 
 TensorFunction = Callable[..., Tensor]
 """A function of tensors alone."""
 
+_CODE_FOLDER: Final = "TORCHINDUCTOR_CACHE_DIR"
 _WARM_UPS: Final = 3  # plans, algorithms and work spaces are chosen in the first calls, which no graph may record
 _MOST_GRAPHS: Final = 4  # sizes whose graphs are kept
 _RECORDING: Final = threading.Lock()  # a process may record one graph at a time
@@ -24,7 +27,7 @@ def compiled(function: TensorFunction, how: Compiling) -> TensorFunction:
 
     `off` returns it as it is. `graph`, for tensors on a CUDA device, records its kernels once for each shape of its
     tensors and replays them, which spares the time between them; `full` has torch's compiler write new kernels too,
-    minutes for each shape.
+    minutes for each shape, and keeps them in the cache folder; raises what `private_folder` raises.
     """
     if how == "off":
         return function
@@ -93,6 +96,9 @@ class _Compiled:
     """A function compiled by torch, with a sentence where that fails."""
 
     def __init__(self, function: TensorFunction) -> None:
+        # torch runs what it finds where it keeps its code: left alone, in a folder of /tmp whose name all can guess.
+        if _CODE_FOLDER not in os.environ:
+            os.environ[_CODE_FOLDER] = str(private_folder("compiled"))
         self._function: TensorFunction = torch.compile(function, dynamic=False)
         self._refusal: DeviceError | None = None
 

@@ -20,7 +20,7 @@ _LINE_SHARE = 0.05
 
 def stderr_console() -> Console:
     """Return a console on stderr that neither wraps nor colours names."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ class Show:
     def tell(self, text: str) -> None:
         """Print a line above the bars, even if quiet: failures."""
         self._last_said = self._clock()
-        self._console.print(escape(printable(text, self._console.encoding, keep_lines=True)), soft_wrap=True)
+        self._console.print(escape(printable(text, self._console.encoding)), soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:

@@ -182,7 +182,9 @@ def _request(session: _Session, url: str, *, body: _Body, patience: Patience) ->
         if fault := url_fault(url):
             raise _MirrorError(f"leads to an address that {fault}")
         with _network_errors_told(patience):
-            response = session.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read))
+            response = session.get(
+                url, headers=headers, stream=True, timeout=(patience.connect, patience.read), auth=_without_a_password
+            )
         if not response.is_redirect:
             return response
         response.close()
@@ -191,6 +193,11 @@ def _request(session: _Session, url: str, *, body: _Body, patience: Patience) ->
         except ValueError:
             raise _MirrorError("leads to an address that is none") from None
     raise _MirrorError(f"redirects more than {patience.redirects} times")
+
+
+def _without_a_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Stand where requests would look into ~/.netrc for a host's password: weights are public."""
+    return request
 
 
 def _accept(response: requests.Response, body: _Body) -> None:

@@ -12,8 +12,11 @@ from lowlight_cli.paths import Job
 
 SCHEMA = 1
 
-# Controls, which steer a terminal, and turns of direction, which make a name read as another.
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Controls, which steer a terminal, turns of direction and ends of lines, which make a name read as another, and what
+# has no width. The joiners of Persian and of emoji stay.
+_UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 Event = TypeVar("Event")
 Result = TypeVar("Result", bound="FileResult")

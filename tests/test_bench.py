@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from lowlight_cli.bench.cases import dark_picture, plan_cases
+from lowlight_cli.bench.cases import _run, dark_picture, plan_cases
 from lowlight_cli.bench.chart import draw_chart
 from lowlight_cli.bench.compare import compare_reports, differences
 from lowlight_cli.bench.film import _FRAMES
@@ -26,7 +26,7 @@ from lowlight_cli.bench.rows import BenchRow, Machine, Report, log_median, read_
 from lowlight_cli.bench.settings import Size, Speed, read_size
 from lowlight_cli.cli import app
 from lowlight_cli.device import has_bf16
-from lowlight_cli.errors import InputError, SettingsError
+from lowlight_cli.errors import InputError, LowlightError, SettingsError
 from lowlight_cli.machine import peak_bytes
 from lowlight_cli.settings import Compute
 
@@ -419,6 +419,14 @@ def test_darkir_width_32_in_bf16_makes_30_frames_of_1080p_a_second():
     assert ran.exit_code == 0, ran.output
     rows = {told["name"]: told for told in map(json.loads, ran.stdout.splitlines()) if told["kind"] == "video"}
     assert rows["darkir-width32"]["per_second"] >= 30
+
+
+def test_no_process_of_a_bench_imports_from_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text("print('run')")
+    monkeypatch.chdir(tmp_path)
+    for words in (("-c", "import planted"), ("-m", "planted")):
+        with pytest.raises(LowlightError, match="No module named"):
+            _run(*words)
 
 
 @pytest.mark.parametrize("model", ["darkir-width16", "darkir-small"])

@@ -543,6 +543,16 @@ def test_help_lists_and_wrong_use_load_no_torch(arguments):
     assert ran.returncode == 0, ran.stderr
 
 
+def test_a_name_writes_no_line_of_its_own_and_hides_nothing(tmp_path):
+    hidden = "\u200b\u200f\u2028\ufeff\U000e0041"
+    (tmp_path / f"a\n99 done{hidden}:bomb:.png").write_bytes(b"damaged")
+    ran = identity(tmp_path, "-o", f"{tmp_path}/out/")
+    assert not any(line.startswith("99 done") for line in ran.stderr.splitlines())
+    assert not any(each in ran.stderr for each in hidden)
+    assert r"a\n99 done\u200b\u200f\u2028\ufeff\U000e0041:bomb:.png" in ran.stderr
+    assert r"b\n99 done.png" in identity(tmp_path / "b\n99 done.png").stderr
+
+
 def test_times_are_preserved_on_request(tmp_path):
     source = picture(tmp_path / "a.png")
     os.utime(source, ns=(10**18, 10**18))

@@ -1,5 +1,8 @@
 """Quicker is not different: what is recorded or compiled gives what the network gives."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -8,7 +11,7 @@ from lowlight_cli.backends import load_backend
 from lowlight_cli.cli import app
 from lowlight_cli.compiling import compiled
 from lowlight_cli.enhancer import load_enhancer
-from lowlight_cli.errors import DeviceError, SettingsError
+from lowlight_cli.errors import DeviceError, OutputError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import WeightsFile
 
@@ -53,6 +56,24 @@ def test_a_function_that_torch_cannot_compile_is_named():
     for _ in range(2):
         with pytest.raises(DeviceError, match="--compile off"):
             compiling(torch.ones(1, 1, 2, 2))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_was_compiled_is_kept_where_nobody_else_can_write(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept by the fixture for afterwards")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("LOWLIGHT_CACHE_DIR", str(tmp_path / "cache"))
+    compiled(torch.sqrt, "full")
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder.parent == tmp_path / "cache"
+    assert folder.stat().st_mode & 0o077 == 0
+    for planted in ("link", "file"):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        folder.rmdir() if folder.is_dir() and not folder.is_symlink() else folder.unlink()
+        folder.symlink_to(tmp_path) if planted == "link" else folder.write_bytes(b"")
+        with pytest.raises(OutputError, match="compiled"):
+            compiled(torch.sqrt, "full")
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
 
 
 @pytest.mark.slow

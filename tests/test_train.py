@@ -241,6 +241,15 @@ def test_a_damaged_checkpoint_is_refused_readably(clean, tmp_path):
             train_tiny(clean, tmp_path, tiny(2))
 
 
+@pytest.mark.parametrize(("part", "content"), [("network", {"a": 1}), ("optimiser", {}), ("average", {}), ("step", {})])
+def test_a_checkpoint_that_was_tampered_with_is_refused_readably(clean, tmp_path, part, content):
+    train_tiny(clean, tmp_path, tiny(1, validated=False))
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save({**kept, part: content}, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt is damaged; remove it to begin anew, .*--output$"):
+        train_tiny(clean, tmp_path, tiny(1, validated=False))
+
+
 def test_a_checkpoint_given_as_weights_tells_of_the_file_that_is_meant(clean, tmp_path):
     train_tiny(clean, tmp_path, tiny(1, validated=False))
     with pytest.raises(WeightsError, match=r"checkpoint of a training: its weights are the \.safetensors file beside"):

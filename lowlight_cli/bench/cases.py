@@ -222,8 +222,10 @@ def _enhance_arguments(model: _Model, photo: Path) -> tuple[str, ...]:
 
 def _run(*arguments: str) -> str:
     """Run this Python with arguments and return what it printed; raises LowlightError with what it complained about."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", check=False)
+    # -P: nothing is imported from the folder that one happens to be in, which may hold a stranger's torch.py.
+    command = [sys.executable, "-P", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        told = done.stderr.strip() or f"exit code {done.returncode}"
+        told = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise LowlightError(f"a process that the bench started failed: {told}")
     return done.stdout

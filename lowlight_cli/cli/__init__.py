@@ -51,7 +51,7 @@ def let_go_of_output(error: OSError) -> None:
 def say(text: str) -> None:
     """Print a sentence on stderr, whatever its encoding can hold."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    typer.echo(printable(text, encoding, keep_lines=True), err=True)
+    typer.echo(printable(text, encoding), err=True)
 
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +97,7 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
     except PermissionError as error:
         raise WeightsError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except Exception as error:  # torch.load raises whatever a damaged pickle makes it raise
-        raise WeightsError(
-            f"the checkpoint {path} is damaged; remove it to begin anew, or give another --output"
-        ) from error
+        raise _damaged(path) from error
     if not same:
         raise SettingsError(
             f"{path} was made by another recipe: {differences}; only the schedule may change on resuming, so give the "
@@ -106,11 +105,25 @@ def restore_checkpoint(path: Path, state: State, recipe: Recipe) -> str:
         )
     if content.get("initial", "") != state.initial:
         raise SettingsError(f"{path} started from other weights; give the same --init, or another --output")
+    try:
+        _take_over(state, content)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+    return str(content.get("pictures", ""))
+
+
+def _take_over(state: State, content: Mapping[str, Any]) -> None:
     state.network.load_state_dict(content["network"])
     # A checkpoint of another device says otherwise, and where the steps' counters go is read off this.
     for group, own in zip(content["optimiser"]["param_groups"], state.optimiser.param_groups, strict=True):
         group["fused"] = own["fused"]
     state.optimiser.load_state_dict(content["optimiser"])
-    state.average = {name: tensor.to(state.average[name].device) for name, tensor in content["average"].items()}
-    state.step, state.skipped = content["step"], content["skipped"]
-    return str(content.get("pictures", ""))
+    average = content["average"]
+    state.average = {name: average[name].to(own.device) for name, own in state.average.items()}
+    state.step, state.skipped = int(content["step"]), int(content["skipped"])
+
+
+def _damaged(path: Path) -> WeightsError:
+    return WeightsError(f"the checkpoint {path} is damaged; remove it to begin anew, or give another --output")
