@@ -5,6 +5,7 @@ import sys
 from io import TextIOWrapper
 
 from lowlight_cli.interrupts import raise_on_signals, stopped_by
+from lowlight_cli.machine import spin_briefly
 
 
 def main() -> None:
@@ -13,6 +14,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # closed, it is None
             stream.reconfigure(errors="backslashreplace")
     raise_on_signals()
+    spin_briefly()
     try:
         from lowlight_cli.cli import app, let_go_of_output
 

@@ -9,10 +9,13 @@ import pytest
 from forks import Forks, forks
 from hypothesis import settings
 
+from lowlight_cli.machine import spin_briefly
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+spin_briefly()
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # Processes that test side by side share the cores, as do those that they start; torch reads this when it loads.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))

@@ -531,15 +531,17 @@ def test_a_closed_pipe_is_quiet(tmp_path, forked, closed_pipe):
         ["enhance", __file__, "--model", "nosuch"],
     ],
 )
-def test_help_lists_and_wrong_use_load_no_torch(arguments):
+def test_help_lists_and_wrong_use_load_no_torch_and_its_threads_will_spin_briefly(arguments):
     code = (
-        "import sys, runpy\n"
+        "import os, sys, runpy\n"
         f"sys.argv = ['lowlight', *{arguments!r}]\n"
         "try: runpy.run_module('lowlight_cli', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'\n"
+        "assert 'GOMP_SPINCOUNT' in os.environ, 'when torch is loaded it is too late'\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    silent = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    ran = subprocess.run([sys.executable, "-c", code], env=silent, capture_output=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
