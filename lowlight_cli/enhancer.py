@@ -145,10 +145,10 @@ class _Previewed(Source, Protocol):
 
 
 class PictureSource:
-    """A picture's own integers, as floats part by part."""
+    """A picture's own integers, as floats part by part; instead of colours that alpha hides, of what is seen."""
 
     def __init__(self, picture: Picture) -> None:
-        self._picture = picture
+        self._picture = picture.without_hidden()
         self.height, self.width = picture.height, picture.width
 
     def read(self, rows: slice, columns: slice) -> Tensor:

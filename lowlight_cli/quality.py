@@ -23,12 +23,14 @@ from lowlight_cli.pairs import Pairs
 from lowlight_cli.results import name_of
 from lowlight_cli.settings import Compute
 from lowlight_cli.sheet import Cell, write_sheet
+from lowlight_cli.tone import bisected
 
 Method = Callable[[Picture], Picture]
 """Turns a picture into its result: an `Enhancer.enhance`, or a baseline."""
 
 SCHEMA = 1
 GAMMA_MEAN = 0.45
+_MOST_POWER = 64.0
 SHEET_PAIRS = 24
 
 
@@ -114,10 +116,15 @@ def leave_alone(picture: Picture) -> Picture:
 
 
 def gamma_to_mean(picture: Picture) -> Picture:
-    """Raise the picture to the power that takes a grey of its mean to 0.45: what doing nothing clever is worth."""
+    """Raise the picture to the power that takes its mean to 0.45: what doing nothing clever is worth."""
     encoded = picture.srgb()
-    mean = float(encoded.mean(dtype=np.float64))
-    power = math.log(GAMMA_MEAN) / math.log(mean) if 0 < mean < 1 else 1.0
+    counts = np.bincount(np.rint(encoded * 65535).astype(np.uint16).ravel(), minlength=65536) / encoded.size
+    levels = np.arange(65536) / 65535
+
+    def is_bright(power: float) -> bool:
+        return float((levels**power) @ counts) > GAMMA_MEAN
+
+    power = bisected(is_bright, 0.0, _MOST_POWER, steps=40)
     canvas = Canvas(picture)
     canvas.add(encoded ** np.float32(power))
     return canvas.picture()

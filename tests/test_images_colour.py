@@ -223,3 +223,19 @@ def test_grey_takes_the_luminance_of_a_coloured_result() -> None:
     canvas.add(np.array([1.0, 0.0, 0.0], dtype=np.float32).reshape(3, 1, 1).repeat(2, 1).repeat(2, 2))
     red = canvas.picture().pixels[0, 0, 0] / 255
     assert srgb_to_linear(np.float32([red]))[0] == pytest.approx(0.2126, abs=0.005)
+
+
+def test_eight_bits_of_lab_are_calculated_exactly_in_shadows_too() -> None:
+    light, green_red, blue_yellow = np.meshgrid(np.arange(0, 160, 3), *[np.arange(-14, 15, 2)] * 2, indexing="ij")
+    levels = np.stack((light, green_red % 256, blue_yellow % 256), -1).reshape(-1, 15, 3).astype(np.uint8)
+    file = io.BytesIO()
+    Image.frombytes("LAB", (15, len(levels)), levels.tobytes()).save(file, "TIFF")
+    # CIE 15:2004, 8.2.1, under D50.
+    middle = (light / 2.55 + 16) / 116
+    roots = np.stack((middle + green_red / 500, middle, middle - blue_yellow / 200), -1)
+    xyz = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29)) * (0.9642, 1, 0.8249)
+    linear = xyz @ np.linalg.inv(np.array(SRGB))
+    wanted = linear_to_srgb(linear.clip(0, 1)).reshape(-1, 15, 3) * 255
+    inside = ((linear >= 0) & (linear <= 1)).all(-1).reshape(-1, 15)
+    assert inside.mean() > 0.8
+    assert np.abs(read_picture(file.getvalue()).pixels[inside] - wanted[inside]).max() < 0.7

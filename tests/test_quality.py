@@ -88,7 +88,9 @@ def test_summaries_are_means_over_the_pairs(folders: tuple[Path, Path]) -> None:
     assert first.quality.psnr == pytest.approx(sum(each.psnr for each in measured) / 2)
 
 
-def test_the_gamma_baseline_takes_a_flat_picture_to_its_mean() -> None:
+def test_the_gamma_baseline_takes_a_picture_to_its_mean() -> None:
+    dark = np.random.default_rng(0).gamma(2, 10, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    assert gamma_to_mean(Picture(dark)).pixels.mean() == pytest.approx(0.45 * 255, abs=0.2)
     flat = Picture(np.full((4, 4, 3), 20, np.uint8))
     assert gamma_to_mean(flat).pixels.tolist() == np.full((4, 4, 3), round(0.45 * 255), np.uint8).tolist()
     for extreme in (0, 255):

@@ -19,6 +19,7 @@ from lowlight_cli.images.colour import (
     into_profile,
     srgb_to_linear,
 )
+from lowlight_cli.images.hidden import without_hidden
 from lowlight_cli.images.metadata import Tags
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -93,6 +94,10 @@ class Picture:
         tall = np.ascontiguousarray(narrow.transpose(0, 2, 1))
         return np.ascontiguousarray(_average_areas(tall, height).transpose(0, 2, 1))
 
+    def without_hidden(self) -> "Picture":
+        """Return the picture to compute with: colours that alpha hides are drawn from those that are seen."""
+        return self if self.alpha is None else replace(self, pixels=without_hidden(self.pixels, self.alpha))
+
     def bands(self) -> Iterator[slice]:
         """Yield slices of rows from top to bottom, each about a megapixel."""
         step = max(1, _BAND_PIXELS // self.width)
@@ -107,12 +112,14 @@ class Picture:
 def stops_between(before: Picture, after: Picture) -> float:
     """Return by how many stops `after` is brighter than `before`, of the same size, in the mean of linear light.
 
-    Read off every n-th pixel, to two decimals; 0 only where those are the same.
+    Read off every n-th pixel that is seen, to two decimals; 0 only where those are the same.
     """
     every = slice(None, None, max(1, math.isqrt(before.width * before.height // _PIXELS_LOOKED_AT)))
     if np.array_equal(before.pixels[every, every], after.pixels[every, every]):
         return 0.0
-    dark, bright = (float(srgb_to_linear(each.srgb(every, every)).mean()) + _DARKEST for each in (before, after))
+    seen = ... if before.alpha is None else before.alpha[every, every] > 0
+    linear = (srgb_to_linear(each.srgb(every, every)[:, seen]) for each in (before, after))
+    dark, bright = (float(each.mean()) + _DARKEST if each.size else 1.0 for each in linear)
     return round(math.log2(bright / dark), 2) or 0.01
 
 
@@ -121,7 +128,8 @@ class Canvas:
 
     Each band of sRGB floats is converted on arrival and rounded (never truncated), so the result costs as much memory
     as the source's integers and no more. What sRGB could not show of the source is scaled with the pixel's gain and
-    added back. Where the result equals `source.srgb(...)`, the source's pixels come back exactly.
+    added back. Where the result equals `source.srgb(...)`, the source's pixels come back exactly, and so do those that
+    alpha hides.
     """
 
     def __init__(self, source: Picture) -> None:
@@ -150,6 +158,8 @@ class Canvas:
         """Return the finished result: the source's format, alpha and tags around the new pixels."""
         if self.rows_left:
             raise ValueError(f"{self.rows_left} rows are missing")
+        if self._source.alpha is not None:
+            np.copyto(self._pixels, self._source.pixels, where=(self._source.alpha == 0)[..., None])
         return replace(self._source, pixels=self._pixels)
 
     def _convert(self, band: Floats, own: Pixels) -> NDArray[np.integer]:

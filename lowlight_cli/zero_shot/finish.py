@@ -19,7 +19,7 @@ def finished(picture: Picture, *, white_balance: bool, contrast: bool) -> Pictur
     within [1/2, 2]. Contrast is (x - black) / (white - black), where black and white are the 0.5th and 99.5th
     percentile of the mean of the channels, black at most 0.15 and white at least 0.7.
     """
-    preview = picture.preview(_PREVIEW_SIDE)
+    preview = picture.without_hidden().preview(_PREVIEW_SIDE)
     gains = grey_world_gains(preview) if white_balance else np.ones(3, dtype=np.float32)
     black, white = ends(_balanced(preview, gains)) if contrast else (0.0, 1.0)
     canvas = Canvas(picture)
