@@ -239,3 +239,26 @@ def test_eight_bits_of_lab_are_calculated_exactly_in_shadows_too() -> None:
     inside = ((linear >= 0) & (linear <= 1)).all(-1).reshape(-1, 15)
     assert inside.mean() > 0.8
     assert np.abs(read_picture(file.getvalue()).pixels[inside] - wanted[inside]).max() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("space", "index", "is_adobe"),
+    [(65535, "R03", True), (2, None, True), (65535, "R98", False), (65535, None, False), (1, "R03", False)],
+)
+def test_adobe_rgb_that_exif_alone_tells_of_is_read_and_written_as_such(space: int, index: str | None, is_adobe: bool):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: space} | ({0xA005: {1: index}} if index else {}))
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (60, 90, 40)).save(file, "JPEG", exif=exif, quality=100)
+    picture = read_picture(file.getvalue())
+    assert (picture.icc is not None) == is_adobe
+    if not is_adobe:
+        return
+    assert picture.icc is not None
+    profile = parse_profile(picture.icc)
+    wanted = np.array(ADOBE_RGB)
+    assert profile.to_srgb == pytest.approx(np.linalg.inv(np.array(SRGB).T) @ wanted.T, abs=2e-3)
+    assert profile.curves[0](np.array([0.5]))[0] == pytest.approx(0.5**2.19921875, abs=1e-4)
+    target = io.BytesIO()
+    write_picture(picture, target)
+    assert read_picture(target.getvalue()).icc == picture.icc

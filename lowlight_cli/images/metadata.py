@@ -19,7 +19,8 @@ EXIF_START = b"Exif\x00\x00"
 
 _WIDTHS = (Tag.IMAGE_WIDTH, Tag.PIXEL_X_DIMENSION)
 _HEIGHTS = (Tag.IMAGE_LENGTH, Tag.PIXEL_Y_DIMENSION)
-_SRGB = 1
+_SRGB, _ADOBE_RGB, _UNCALIBRATED = 1, 2, 65535  # colour spaces
+_INTEROP_INDEX = 1
 
 # Names that ImageMagick gives, among a PNG's texts, to what it knows of EXIF and XMP.
 _PLACE_TEXT = re.compile(r"gps|:(city|state|country|location)", re.IGNORECASE)
@@ -112,6 +113,24 @@ def as_srgb(exif: bytes) -> bytes:
         if entry.tag == Tag.COLOUR_SPACE:
             entry.set_integer(_SRGB)
     return block.bytes()
+
+
+def is_adobe_rgb(exif: bytes | None) -> bool:
+    """Say whether EXIF tells of Adobe RGB, as cameras do that write no profile: DCF 2.0's optional file, R03.
+
+    Its colour space is "uncalibrated", which is said of others too; some cameras say 2, which stands in no standard.
+    """
+    if exif is None:
+        return False
+    block = TiffBlock(exif)
+    pointer = block.first().find(Tag.EXIF_DIRECTORY)
+    told = {entry.tag: entry for entry in (_entries_at(block, pointer) if pointer else ())}
+    space, pointer = told.get(Tag.COLOUR_SPACE), told.get(Tag.INTEROP_DIRECTORY)
+    number = space.integer() if space else None
+    if number != _UNCALIBRATED or pointer is None:
+        return number == _ADOBE_RGB
+    words = (block.data[one.place : one.place + 3] for one in _entries_at(block, pointer) if one.tag == _INTEROP_INDEX)
+    return next(words, b"") == b"R03"
 
 
 def _upright_exif(exif: bytes, width: int, height: int) -> bytes:

@@ -16,8 +16,8 @@ from PIL import Image, ImageFile
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.images.bmp import embedded_profile
-from lowlight_cli.images.gamma import profile_of_png
-from lowlight_cli.images.harvest import format_of, jpeg_quality, orientation_to_undo, profile_of, tags_of
+from lowlight_cli.images.gamma import adobe_rgb, profile_of_png
+from lowlight_cli.images.harvest import exif_of, format_of, jpeg_quality, orientation_to_undo, profile_of, tags_of
 from lowlight_cli.images.layout import (
     depth_of,
     first_pass,
@@ -29,6 +29,7 @@ from lowlight_cli.images.layout import (
     set_raw_mode,
     tiff_tag,
 )
+from lowlight_cli.images.metadata import is_adobe_rgb
 from lowlight_cli.images.picture import Picture, Pixels
 from lowlight_cli.images.planar import read_planes
 from lowlight_cli.images.profiles import Convert, plan_colour
@@ -68,6 +69,8 @@ def picture_of(image: ImageFile.ImageFile, reopen: Reopen) -> Picture:
     early = tags_of(image) if image.format == "TIFF" else None
     if not icc and image.format == "PNG":
         icc = profile_of_png(image.info, grey=image.mode in ("1", "L", "LA", "I;16") or raw == "LA;16B")
+    elif not icc and format_of(image) == "JPEG" and image.mode == "RGB" and is_adobe_rgb(exif_of(image)):
+        icc = adobe_rgb()
     elif not icc and image.format == "BMP" and image.fp:
         icc = embedded_profile(image.fp)
     colour = plan_colour("LA" if raw == "LA;16B" else image.mode, icc, deep=depth == 16 or needs_planes(image))
