@@ -1,10 +1,10 @@
 """The camera model: a clean photograph or a linear HDR view becomes a picture taken with too little light.
 
-The chain follows the light: scene -> uneven illumination -> blur of hand or focus -> short exposure -> sensor (shot,
-read and row noise, black level, colour filters) -> demosaicing -> camera tone curve -> denoise smear -> 8 bits -> JPEG.
-The ranges stand in `Camera`, but for a few shares in `draw_shot`; `Shot` is one draw from them. Arrays are `(height,
-width, 3)` float32; *scene* light is linear, unbounded above, and 1 - exp(-scene) is the well-exposed rendering, so that
-a fixed camera which halves its exposure halves the scene's light and nothing else.
+The chain follows the light: scene -> uneven illumination -> blur of the hand, at times of focus too -> short exposure
+-> sensor (shot, read and row noise, black level, colour filters) -> demosaicing -> camera tone curve -> denoise smear
+-> 8 bits -> JPEG. The ranges stand in `Camera`, but for a few shares in `draw_shot`; `Shot` is one draw from them.
+Arrays are `(height, width, 3)` float32; *scene* light is linear, unbounded above, and 1 - exp(-scene) is the
+well-exposed rendering, so that a fixed camera which halves its exposure halves the scene's light and nothing else.
 """
 
 import io
@@ -60,7 +60,7 @@ class Camera:
     uneven_stops: Range = (0.3, 1.5)
 
     blur_share: float = 0.15
-    focus_pixels: Range = (0.4, 1.4)  # standard deviation of the defocus
+    focus_pixels: Range = (0.4, 1.4)  # standard deviation of the defocus, in half of the blurred shots
     motion_pixels: Range = (2.0, 8.0)  # length of the hand's path
 
     electrons: Range = (4e3, 4e4)  # at white, at full exposure
@@ -83,7 +83,7 @@ class Camera:
     smear_share: float = 0.12
     smear_weight: Range = (0.4, 0.9)
     jpeg_share: float = 0.3
-    jpeg_quality: tuple[int, int] = (70, 97)
+    jpeg_quality: tuple[int, int] = (70, 97)  # from the first up to, and without, the second
     jpeg_quality_dark: int = 88  # at least, beyond three stops: below it nothing of a dark picture is left
 
     def __post_init__(self) -> None:
