@@ -429,11 +429,10 @@ def test_no_process_of_a_bench_imports_from_the_folder_one_is_in(tmp_path, monke
             _run(*words)
 
 
-@pytest.mark.parametrize("model", ["darkir-width16", "darkir-small"])
-def test_bf16_is_measured_on_any_cpu(model):
+def test_bf16_is_measured_on_any_cpu():
     """Where a CPU has none, the report says what was computed instead."""
     arguments = ("--part", "picture", "--size", "32", "--repeat", "2", "--device", "cpu", "--precision", "bf16")
-    ran = bench("--model", model, *arguments, "--json")
+    ran = bench("--model", "darkir-small", *arguments, "--json")
     assert ran.exit_code == 0, ran.output
     machine, *rows = (json.loads(line) for line in ran.stdout.splitlines())
     assert machine["precision"] == ("bf16" if has_bf16(CPU) else "fp32")

@@ -13,9 +13,9 @@
 - `unpack` makes integers of every mode and depth, after `layout` has told how they lie in the file; `planar` does so
   where a TIFF's channels lie apart, and `libtiff` keeps that library from writing to stderr;
   `harvest` gathers the metadata.
-- `profiles` decides what becomes of the colours, `gamma` of those that a PNG names in its own way; `colour` has the
-  mathematics.
-- `picture` holds the result: `Picture`, and `Canvas` for the way back.
+- `profiles` decides what becomes of the colours, `gamma` makes profiles of what PNG and EXIF say in their own ways;
+  `colour` has the mathematics.
+- `picture` holds the result: `Picture`, and `Canvas` for the way back; `hidden` fills in what alpha hides.
 - `thumbnail` makes pictures small to look at.
 - `metadata` keeps EXIF true, `xmp` XMP, `photoshop` IPTC; `directory` edits TIFF structures in place, `gather` takes
   what describes out of a TIFF's; `tiff_tags` names their entries.
