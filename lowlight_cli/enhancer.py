@@ -14,6 +14,7 @@ from torch import Tensor
 from lowlight_cli import cache
 from lowlight_cli.backends import BACKENDS, SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
+from lowlight_cli.bars import within_bars
 from lowlight_cli.device import (
     bound_threads,
     choose_device,
@@ -109,11 +110,17 @@ class Enhancer:
         return max(min(torch.get_num_threads(), free_bytes(self.device) // 2 // cost), 1)
 
     def enhance(self, picture: Picture, *, tone: Tone = Tone(), on_tile: Progress | None = None) -> Enhanced:
-        """Enhance one picture; its format, depth, profile, alpha and tags stay as they are.
+        """Enhance one picture; its format, depth, profile, alpha and tags stay as they are, and so do black bars.
 
         Raises ResourceError when memory runs out at the smallest tile and NumericsError when the result is not
         finite in fp32 either.
         """
+        if self.info.needs_weights and (box := within_bars([picture.pixels])):
+            inner = self._enhanced(picture.part(*box), tone, on_tile)
+            return replace(inner, picture=picture.with_part(*box, inner.picture))
+        return self._enhanced(picture, tone, on_tile)
+
+    def _enhanced(self, picture: Picture, tone: Tone, on_tile: Progress | None) -> Enhanced:
         source = PictureSource(picture)
         run = _Run(self, source, on_tile=on_tile)
         canvas = Canvas(picture)

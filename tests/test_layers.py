@@ -29,6 +29,7 @@ LAYERS = {
     "weights_kind": 1,
     "images": 2,
     "buffers": 1,
+    "bars": 1,
     "video": 2,
     "device": 2,
     "compiling": 2,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lowlight_cli.backends.base import WholeEnhancer
+from lowlight_cli.bars import Box
 from lowlight_cli.buffers import Buffers
 from lowlight_cli.device import is_out_of_memory
 from lowlight_cli.enhancer import Enhancer
@@ -73,12 +74,16 @@ class Frames:
     """Enhances the frames among a clip's items; packets pass them by.
 
     `ready` runs beside the decoder, `made` where the network is. `careful` sends frames through tiles from the
-    beginning, as a picture that does not fit must go. Otherwise several frames are under way at a time: on a GPU, so
-    that it has the next one when one is done; on a CPU `at_once` are computed side by side, each by one core, and where
-    that is all cores as many wait: cores that share a frame wait for each other after every operation.
+    beginning, as a picture that does not fit must go. Otherwise several frames are under way at a time: on a GPU,
+    so that it has the next one when one is done; on a CPU `at_once` are computed side by side, each by one core,
+    and where that is all cores as many wait: cores that share a frame wait for each other after every operation. Of
+    a film with bars only what lies within the `box` is computed.
     """
 
-    def __init__(self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int) -> None:
+    def __init__(
+        self, enhancer: Enhancer, settings: ClipSettings, *, careful: bool, at_once: int, box: Box | None = None
+    ) -> None:
+        self._box = box
         self._enhancer, self._settings, self._careful = enhancer, settings, careful
         self._buffers = Buffers()
         self._at_once = 1 if careful else at_once
@@ -93,7 +98,8 @@ class Frames:
         for item in items:
             if isinstance(item, ClipFrame):
                 with stream:
-                    image = floats(item.pixels, self._enhancer.device, self._buffers)
+                    shown = item.pixels[:, *self._box] if self._box else item.pixels
+                    image = floats(shown, self._enhancer.device, self._buffers)
                     cells = light_cells(image).cpu() if self._settings.stabilize else None
                     enhance = self._whole_enhancer(image)
                 yield Ready(item, image, cells, enhance)

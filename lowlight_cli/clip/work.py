@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 
 from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
+from lowlight_cli.bars import Box, within_bars
 from lowlight_cli.clip.contact import ContactSheet
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
 from lowlight_cli.clip.results import ClipProgress, ClipResult
@@ -27,18 +28,19 @@ from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.machine import Growth, reuse_large_buffers
 from lowlight_cli.paths import variant_path
 from lowlight_cli.results import name_of
-from lowlight_cli.video import CLIPS, ClipSettings
+from lowlight_cli.video import CLIPS, ClipSettings, Span
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.encoders import LOSSLESS, TELLING_THEIR_SHAPE, FilmPlan, plan_film
 from lowlight_cli.video.facts import ClipFacts
 from lowlight_cli.video.flow import BackgroundCalls, InlineCalls, Prefetcher
-from lowlight_cli.video.reading import ClipFrame, ClipReader
+from lowlight_cli.video.reading import ClipFrame, ClipReader, frames_around
 from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State, remove_segments
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
 _MOST_GROWTH = 24 << 20  # bytes
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
+_LOOKS = 8  # frames that are searched for bars, if the first has any
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
 
 
@@ -54,10 +56,13 @@ class ClipWork:
         self._enhancer, self._settings = enhancer, settings
         self._tile = enhancer.tile_size(facts.height, facts.width)
         at_once = enhancer.at_once(facts.height, facts.width)
-        self._frames = Frames(enhancer, settings, careful=self._tile != 0, at_once=at_once)
+        self._box = _within_bars(facts, settings.span) if enhancer.info.needs_weights else None
+        self._frames = Frames(enhancer, settings, careful=self._tile != 0, at_once=at_once, box=self._box)
         self._calm = Calm(steadiness, enhancer.device)
         self._container = CLIPS.format_of(target.suffix) or "mkv"
-        self._store = SegmentStore(target, _fingerprint(facts, enhancer, settings)) if settings.resume else None
+        self._store = (
+            SegmentStore(target, _fingerprint(facts, enhancer, settings, self._box)) if settings.resume else None
+        )
         self._done = self._steadied = self._resumed_at = 0
         self._end = self._last = 0  # in ticks: when the last frame is over, and how long it is shown
         self._growth = Growth(_MOST_GROWTH)
@@ -200,6 +205,10 @@ class ClipWork:
                 encoding.do(partial(self._end_segment, index, self._calm.state, writer))
 
     def _encodable(self, frame: ClipFrame, pixels: Pixels, writer: ClipWriter) -> VideoFrame:
+        if self._box:
+            whole = frame.pixels.copy()
+            whole[:, *self._box] = pixels
+            pixels = whole
         if self._sheet:
             self._sheet.see(frame.shown * self._facts.time_base, frame.pixels, pixels)
         if self._settings.side_by_side:
@@ -230,7 +239,11 @@ class _Pace:
         return ClipProgress(name, done, max(done, round(done * self._seconds / moment)), pace)
 
 
-def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -> str:
+def _within_bars(facts: ClipFacts, span: Span) -> Box | None:
+    return within_bars(frame.pixels.transpose(1, 2, 0) for frame in frames_around(facts, span, count=_LOOKS))
+
+
+def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings, box: Box | None) -> str:
     """Name everything that the encoded frames depend on."""
     try:
         found = facts.path.stat()
@@ -238,7 +251,7 @@ def _fingerprint(facts: ClipFacts, enhancer: Enhancer, settings: ClipSettings) -
         raise InputError(f"the file cannot be read: {error.strerror or error}") from error
     tile = enhancer.tile_size(facts.height, facts.width)
     one_core_each = not tile and enhancer.at_once(facts.height, facts.width) > 1  # how many frames, memory decides
-    chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side)
+    chosen = (settings.tone, settings.film, settings.span, settings.stabilize, settings.side_by_side, box)
     tiled = (tile, enhancer.tiling.overlap if tile else 0)
     computed = (enhancer.made_of, enhancer.precision, str(enhancer.device), enhancer.compiling, tiled, one_core_each)
     return repr((__version__, str(facts.path.absolute()), found.st_size, found.st_mtime_ns, chosen, computed))

@@ -98,6 +98,17 @@ class Picture:
         """Return the picture to compute with: colours that alpha hides are drawn from those that are seen."""
         return self if self.alpha is None else replace(self, pixels=without_hidden(self.pixels, self.alpha))
 
+    def part(self, rows: slice, columns: slice) -> "Picture":
+        """Return a part of the picture, which shares its memory."""
+        alpha = None if self.alpha is None else self.alpha[rows, columns]
+        return replace(self, pixels=self.pixels[rows, columns], alpha=alpha)
+
+    def with_part(self, rows: slice, columns: slice, part: "Picture") -> "Picture":
+        """Return the picture with another part in the place of its own."""
+        pixels = self.pixels.copy()
+        pixels[rows, columns] = part.pixels
+        return replace(self, pixels=pixels, warnings=part.warnings)
+
     def bands(self) -> Iterator[slice]:
         """Yield slices of rows from top to bottom, each about a megapixel."""
         step = max(1, _BAND_PIXELS // self.width)

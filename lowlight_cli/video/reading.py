@@ -344,3 +344,14 @@ def frame_at(facts: ClipFacts, moment: Fraction, *, end: Fraction | None = None)
     with ClipReader(facts, span=Span(moment, end)) as reader:
         frame = next(item for item in reader.read() if isinstance(item, ClipFrame))
         return reader.begins + frame.shown * facts.time_base, frame
+
+
+def frames_around(facts: ClipFacts, span: Span, *, count: int) -> Iterator[ClipFrame]:
+    """Yield up to `count` frames at even distances over a part of a clip, the first one first; none if it has none."""
+    end = facts.end_of(span)
+    moments = [span.start]
+    if end is not None and end > span.start:
+        moments = [span.start + (end - span.start) * Fraction(place, count) for place in range(count)]
+    for moment in moments:
+        with suppress(InputError):  # a clip may end before its time
+            yield frame_at(facts, moment, end=span.end)[1]

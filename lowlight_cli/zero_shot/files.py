@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lowlight_cli.bars import within_bars
 from lowlight_cli.batch import BatchSettings, keep_times, misnamed
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
@@ -96,7 +97,9 @@ class ZeroShotFiles:
         """Yield the steps; the generator's own result is the fitted state dict."""
         device = choose_device(self._compute.device)
         bound_threads()
-        fit = Fit([PictureSource(photo) for _, photo in photos], self._settings, initial=self._initial, device=device)
+        boxes = [(photo, within_bars([photo.pixels])) for _, photo in photos]
+        sources = [PictureSource(photo.part(*box) if box else photo) for photo, box in boxes]
+        fit = Fit(sources, self._settings, initial=self._initial, device=device)
         number = 0
         try:
             for step in fit.run():

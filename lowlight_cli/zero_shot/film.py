@@ -1,14 +1,13 @@
 """Fit one ZERO-IG to a film: to a few frames that differ most, so that it knows every scene; then it runs on all."""
 
 from collections.abc import Generator, Sequence
-from contextlib import suppress
-from fractions import Fraction
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lowlight_cli.bars import within_bars
 from lowlight_cli.device import bound_threads, choose_device
 from lowlight_cli.enhancer import Enhancer
 from lowlight_cli.errors import InputError
@@ -16,7 +15,7 @@ from lowlight_cli.settings import Compute, check_compiling
 from lowlight_cli.tiling import TensorSource
 from lowlight_cli.video.colour import Pixels
 from lowlight_cli.video.facts import ClipFacts
-from lowlight_cli.video.reading import frame_at
+from lowlight_cli.video.reading import frames_around
 from lowlight_cli.video.settings import Span
 from lowlight_cli.zero_shot.fit import Fit, Step
 from lowlight_cli.zero_shot.fitted import fitted_enhancer
@@ -43,18 +42,12 @@ def fit_to_film(
 
 
 def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Tensor]:
-    """Return up to `count` frames, `(1, 3, H, W)` floats in [0, 1], at even distances; InputError for none."""
-    end = facts.end_of(span)
-    moments = [span.start]
-    if end is not None and end > span.start:
-        moments = [span.start + (end - span.start) * Fraction(place, count) for place in range(count)]
-    found = []
-    for moment in moments:
-        with suppress(InputError):  # a clip may end before its time
-            found.append(_floats(frame_at(facts, moment, end=span.end)[1].pixels))
+    """Return up to `count` frames within their bars, `(1, 3, H, W)` floats in [0, 1]; raises InputError for none."""
+    found = [frame.pixels for frame in frames_around(facts, span, count=count)]
     if not found:
         raise InputError(facts.without_the_part)
-    return found
+    box = within_bars(pixels.transpose(1, 2, 0) for pixels in found)
+    return [_floats(pixels[:, *box] if box else pixels) for pixels in found]
 
 
 def different_frames(frames: Sequence[Tensor], *, count: int) -> list[Tensor]:
