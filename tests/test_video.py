@@ -939,6 +939,49 @@ def test_resuming_takes_away_what_the_killed_run_left(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 
 
+@pytest.mark.parametrize("planted", ["a link", "a file", "a folder of another user"])
+def test_resuming_touches_nothing_that_others_planted_in_its_place(tmp_path, monkeypatch, planted):
+    source, target = make_clip(tmp_path / "a.mp4", frames=3), tmp_path / "b.mp4"
+    SegmentStore(target, "whatever").prepare()
+    (folder,) = tmp_path.glob(".b.mp4.*.resume")
+    remove_segments(target)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "run").write_text("precious")
+    if planted == "a link":
+        folder.symlink_to(mine)
+    elif planted == "a file":
+        folder.write_text("precious")
+    else:
+        mine.rename(folder)
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.glob("*/*")}
+    ran = identity(source, "-o", target, *QUICK, "--resume")
+    assert ran.exit_code == 1
+    assert "is no folder of yours" in ran.stderr
+    assert not target.exists()
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.glob("*/*")} == before
+
+
+def test_segments_are_for_their_owner_and_what_is_not_theirs_is_left(tmp_path):
+    store = SegmentStore(tmp_path / "a.mp4", "one run")
+    store.prepare()
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)  # as another version made it
+    (folder / "diary.txt").write_text("dear")
+    (folder / ".000000.npz.0123abcd.part").write_text("left by a kill")
+    store.save(0, Segment(), {})
+    (folder / "000001.npz").symlink_to(tmp_path / "elsewhere")
+    store.prepare()
+    store.save(1, Segment(), {})
+    assert store.finished() == 2
+    assert not (tmp_path / "elsewhere").exists()
+    SegmentStore(tmp_path / "a.mp4", "another run").prepare()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in folder.iterdir()} == {"run", "diary.txt"}
+
+
 @pytest.mark.parametrize("keeping", [(), ("--preserve-times",)])
 def test_a_clip_that_is_skipped_loses_the_segments_that_its_result_outlived_and_no_newer_ones(tmp_path, keeping):
     source, target = make_clip(tmp_path / "a.mp4", frames=6), tmp_path / "b.mp4"

@@ -6,7 +6,10 @@ and, with them, the state of whatever looks across frames.
 """
 
 import hashlib
+import os
+import re
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +24,9 @@ from lowlight_cli.errors import OutputError
 
 SEGMENT_FRAMES = 120
 _LOCK = "lock"
+_RUN = "run"
+_OURS = re.compile(r"run|\d{6,}\.npz|\.(run|\d{6,}\.npz)\.[0-9a-f]{8}\.part")
+"""What a store writes: all that it throws away."""
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -78,11 +84,13 @@ class SegmentStore:
         """Make the folder ready for this run; raises OutputError when it cannot be made."""
         self._make_folder()
         try:
-            if self._stored_fingerprint() != self._fingerprint:
-                for path in self._folder.iterdir():
-                    if path.name != _LOCK:
-                        path.unlink()
-                with atomic_file(self._folder / "run", overwrite=True) as file:
+            is_anothers = self._stored_fingerprint() != self._fingerprint
+            for path in self._folder.iterdir():
+                # A link is none that a store has made, and a segment would be written where it leads.
+                if _OURS.fullmatch(path.name) and (is_anothers or path.is_symlink()):
+                    path.unlink()
+            if is_anothers:
+                with atomic_file(self._folder / _RUN, overwrite=True) as file:
                     file.write(self._fingerprint.encode())
         except OSError as error:
             raise OutputError(f"cannot make the folder for --resume: {error.strerror or error}") from error
@@ -115,8 +123,20 @@ class SegmentStore:
             raise OutputError(f"{self._path(index)} is damaged; remove its folder to begin anew") from error
 
     def _make_folder(self) -> None:
+        """Make the folder, for this user alone; raises OutputError where what has its name is not this user's folder.
+
+        Its name can be foreseen: where others may write, one of them may have put a link to another folder there.
+        """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self._folder.mkdir(mode=0o700)
+            found = self._folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+                raise OutputError(f"{self._folder}, where --resume keeps its work, is no folder of yours; remove it")
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                with suppress(OSError):  # some file systems have no modes
+                    self._folder.chmod(0o700)
         except OSError as error:
             raise OutputError(f"cannot make the folder for --resume: {error.strerror or error}") from error
 
@@ -125,7 +145,7 @@ class SegmentStore:
 
     def _stored_fingerprint(self) -> str | None:
         try:
-            return (self._folder / "run").read_text()
+            return (self._folder / _RUN).read_text()
         except OSError:
             return None
 
