@@ -873,6 +873,55 @@ def test_a_codec_that_no_result_can_hold_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("concat.mp4", "ffconcat version 1.0\nfile secret.mp4\n"),
+        ("nested.mp4", "ffconcat version 1.0\nfile list.m3u8\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n"),
+        ("words.mkv", "# VobSub index file, v7 (do not modify this line!)\nsize: 64x48\nid: en, index: 0\n"
+                      "timestamp: 00:00:00:000, filepos: 000000000\n"),
+        ("numbered%02d.png", None),
+    ],
+)  # fmt: skip
+def test_a_clip_that_names_other_files_opens_none_of_them(tmp_path, name, content):
+    for secret in ("secret.mp4", "secret.ts", "words.sub"):
+        make_clip(tmp_path / secret, frames=3, sound=None, format="mpegts" if secret.endswith(".sub") else None)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n")
+    for file in (name, "numbered01.png"):
+        Image.new("RGB", (64, 48)).save(tmp_path / file, "PNG")
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    ran = identity(tmp_path / name, "-o", tmp_path / "out.mp4")
+    assert ran.exit_code == 1, ran.output
+    assert ("a kind that is read" if content else "`lowlight enhance` does pictures") in ran.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "pixel_format"),
+    [
+        *((name, "libx264", "yuv420p") for name in ("mp4", "mov", "3gp", "matroska", "avi", "flv", "mpegts", "nut")),
+        *((name, "libx264", "yuv420p") for name in ("h264",)),
+        *((name, "mpeg4", "yuv420p") for name in ("asf", "m4v")),
+        *((name, "mpeg2video", "yuv420p") for name in ("mpeg", "vob", "mxf", "mpeg2video")),
+        *((name, "libvpx", "yuv420p") for name in ("webm", "ivf", "ogg")),
+        ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
+        *((name, "mjpeg", "yuvj420p") for name in ("mjpeg", "gxf")),
+        ("gif", "gif", "bgr8"),
+        ("apng", "apng", "rgb24"),
+        ("hevc", "libx265", "yuv420p"),
+        ("obu", "libsvtav1", "yuv420p"),
+    ],
+)
+def test_films_are_read_in_all_the_containers_there_are(tmp_path, format, codec, pixel_format):
+    size = (720, 480) if format == "gxf" else (64, 64)
+    rate = Fraction(30000, 1001) if format == "gxf" else Fraction(25)
+    clip = make_clip(tmp_path / "a", format=format, codec=codec, pixel_format=pixel_format, sound=None, size=size,
+                     frames=5, rate=rate, time_base=1 / rate)  # fmt: skip
+    assert probe_clip(clip).width == size[0]
+
+
 def test_clips_that_cannot_be_done_say_why(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert "it is empty" in identity(tmp_path / "empty.mp4").stderr

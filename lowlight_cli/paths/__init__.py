@@ -12,7 +12,7 @@ shards.py   one plan in several parts, for several machines
 refusal.py  how a name stands in a refusal
 """
 
-from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff
+from lowlight_cli.paths.media import PICTURES, SNIFF_BYTES, Media, sniff, sniff_file
 from lowlight_cli.paths.naming import Variant, variant_path
 from lowlight_cli.paths.plan import Job, Plan, plan_jobs, require_ending, require_free, require_own_names
 from lowlight_cli.paths.search import (
@@ -46,6 +46,7 @@ __all__ = [
     "require_free",
     "require_own_names",
     "sniff",
+    "sniff_file",
     "variant_path",
     "why_absent",
     "why_unreadable",

@@ -1,5 +1,6 @@
 """What a clip is: its film's size, turn, colour and timing, read without decoding more than one frame."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from lowlight_cli.errors import InputError
-from lowlight_cli.paths import is_file
+from lowlight_cli.paths import PICTURES, is_file, sniff_file
 from lowlight_cli.video.settings import MOST_PIXELS, Span
 from lowlight_cli.video.siting import Siting, siting_of
 
@@ -23,7 +24,14 @@ _RGB_MATRIX, _MATRIX_709, _MATRIX_601 = 0, 1, 6
 _TRANSFER_PQ = 16
 _FULL_RANGE = 2
 
-_PICTURES = ("image2",)  # what ffmpeg calls the reader of still pictures in files, beside png_pipe and its like
+# What ffmpeg calls the readers of films: those of containers, then those of streams without one. It has hundreds, and
+# some of them open what the file names, wherever that lies (concat, HLS, DASH, VobSub, numbered pictures). The last two
+# are for subtitles within AVI.
+_READERS = (
+    *("mov", "matroska", "avi", "flv", "live_flv", "mpegts", "mpeg", "asf", "ogg", "mxf", "nut", "rm", "wtv", "gxf"),
+    *("gif", "apng", "dhav", "yuv4mpegpipe", "ivf", "obu", "av1", "h263", "h264", "hevc", "vvc", "m4v", "mpegvideo"),
+    *("mjpeg", "vc1", "dv", "srt", "ass"),
+)
 
 _HD_HEIGHT = 720
 """From this height on, a film that does not say its matrix is taken as BT.709, below it as BT.601: as players do."""
@@ -104,7 +112,8 @@ def open_clip(path: Path) -> InputContainer:
     """Open a clip for reading; raises InputError with one sentence when it cannot be."""
     try:
         # Tags in the wild are in any encoding; what is no UTF-8 must not cost the clip.
-        return av.open(ffmpegs_name(path), "r", metadata_errors="replace")
+        options = {"format_whitelist": ",".join(_READERS)}
+        return av.open(ffmpegs_name(path), "r", metadata_errors="replace", options=options)
     except FileNotFoundError as error:
         raise InputError("there is no such file") from error
     except PermissionError as error:
@@ -112,6 +121,10 @@ def open_clip(path: Path) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         if is_file(path) and path.stat().st_size == 0:
             raise InputError("it is empty") from error
+        if getattr(error, "errno", None) == errno.EINVAL:  # none of our readers
+            if sniff_file(path, PICTURES):
+                raise InputError("it is a picture and no clip; `lowlight enhance` does pictures") from error
+            raise InputError("not a clip of a kind that is read") from error
         raise InputError(f"not a clip that can be read: {reason(error)}") from error
 
 
@@ -149,8 +162,6 @@ def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
     numbers mean nothing to a network for ordinary pictures.
     """
     with open_clip(path) as container:
-        if container.format.name in _PICTURES or container.format.name.endswith("_pipe"):
-            raise InputError("it is a picture and no clip; `lowlight enhance` does pictures")
         film = find_film(container)
         if film.codec_context is None:  # as PyAV gives for a codec that no decoder is known for
             raise InputError("no frame of its film can be decoded: its codec is not known")
