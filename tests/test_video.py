@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -587,6 +589,64 @@ def test_a_film_whose_frames_change_size_is_done_and_said(tmp_path):
     assert {picture.shape for picture in seen.pixels} == {(48, 64, 3)}
     turned = make_clip(tmp_path / "turned.mp4", turn=(90, False))
     assert not json.loads(identity(turned, "--json").stdout)["warnings"]
+
+
+def with_pictures(path: Path, codec: str, sizes: list[tuple[int, int]]) -> Path:
+    """A film of black frames of these sizes, one packet each; the container tells the first."""
+    with av.open(str(path), "w") as output:
+        film = output.add_stream(codec, rate=25)
+        film.width, film.height, film.pix_fmt = *sizes[0], film.codec_context.codec.video_formats[0].name
+        for time, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create(codec, "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, film.pix_fmt
+            encoder.time_base = film.codec_context.time_base = Fraction(1, 25)
+            frame = av.VideoFrame(width, height, film.pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            (made,) = [*encoder.encode(frame), *encoder.encode(None)]
+            packet = Packet(bytes(made))
+            packet.pts = packet.dts = time
+            packet.duration, packet.time_base, packet.stream, packet.is_keyframe = 1, Fraction(1, 25), film, True
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("codec", ["png", "mjpeg", "mpeg4", "libx264", "jpeg2000"])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("larger", [(80, 72), (3200, 1600)])
+def test_no_frame_may_have_more_pixels_than_are_allowed(tmp_path, codec, place, larger):
+    """Those that are only a little larger are decoded, for decoders count roughly, and refused all the same."""
+    sizes = [(80, 64)] * 4
+    sizes[place] = larger
+    source = with_pictures(tmp_path / "a.mov", codec, sizes)
+    allowed = ("--max-megapixels", "0.00512")
+    ran = identity(source, "-o", tmp_path / "b.mp4", *allowed, "--json")
+    if codec == "jpeg2000" and larger[0] > 80:  # which does not tell its refusal from damage
+        assert (json.loads(ran.stdout)["frames"], ran.exit_code) == (3, 0)
+        return
+    assert ran.exit_code == 1, ran.output
+    assert re.search("its film has .*more .*than --max-megapixels allows", json.loads(ran.stdout)["error"]["message"])
+    assert not (tmp_path / "b.mp4").exists()
+    assert done(with_pictures(tmp_path / "c.mov", codec, [(80, 64), (64, 48), (64, 80)]), *allowed).size == (80, 64)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_frame_that_is_too_large_is_refused_before_it_takes_memory(tmp_path, place):
+    sizes = [(64, 48), (64, 48)]
+    sizes[place] = (8000, 8000)
+    source = with_pictures(tmp_path / "a.mov", "png", sizes)
+    looking = (
+        "import resource, sys; from pathlib import Path; from lowlight_cli.video.facts import probe_clip\n"
+        "from lowlight_cli.video.reading import ClipReader; from lowlight_cli.errors import InputError\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+        "before = peak()\n"
+        "try: list(ClipReader(probe_clip(Path(sys.argv[1]), most_pixels=10**6)).read())\n"
+        "except InputError as error: print(peak() - before, error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", looking, source], capture_output=True, text=True, check=True).stdout
+    megabytes, said = told.split(maxsplit=1)
+    assert "--max-megapixels" in said
+    assert int(megabytes) < 60, "a frame of 192 MB was decoded"
 
 
 def test_an_animated_gif_becomes_a_film(tmp_path):

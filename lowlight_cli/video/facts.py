@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -32,6 +33,9 @@ _READERS = (
     *("gif", "apng", "dhav", "yuv4mpegpipe", "ivf", "obu", "av1", "h263", "h264", "hevc", "vvc", "m4v", "mpegvideo"),
     *("mjpeg", "vc1", "dv", "srt", "ass"),
 )
+
+_ROUNDED_UP = 1 << 22
+"""Pixels by which a decoder may count more than there are: it rounds both sides up, to 64 at most."""
 
 _HD_HEIGHT = 720
 """From this height on, a film that does not say its matrix is taken as BT.709, below it as BT.601: as players do."""
@@ -76,7 +80,7 @@ class ClipFacts:
     """A clip whose film can be decoded. Sizes are those of the upright film, in pixels.
 
     `seconds` is what the container says, and may be wrong or None; `depth` is bits per channel, `siting` where pixels
-    that share a colour have it.
+    that share a colour have it; `most_pixels` is what no frame may have more of.
     """
 
     path: Path
@@ -96,6 +100,7 @@ class ClipFacts:
     start: Fraction
     seconds: Fraction | None
     tags: tuple[tuple[str, str], ...]
+    most_pixels: int = MOST_PIXELS
 
     def end_of(self, span: Span) -> Fraction | None:
         """Return when a part ends, in seconds from the clip's beginning; None if nobody knows."""
@@ -108,11 +113,16 @@ class ClipFacts:
         return f"no frame of its film lies in the part asked for{length}"
 
 
-def open_clip(path: Path) -> InputContainer:
-    """Open a clip for reading; raises InputError with one sentence when it cannot be."""
+def open_clip(path: Path, *, most_pixels: int | None = None) -> InputContainer:
+    """Open a clip for reading; raises InputError with one sentence when it cannot be.
+
+    ffmpeg decodes a frame of each track, to look at it, if that has no more than `most_pixels`.
+    """
+    options = {"format_whitelist": ",".join(_READERS)}
+    if most_pixels is not None:
+        options |= _decoder_options(most_pixels)
     try:
         # Tags in the wild are in any encoding; what is no UTF-8 must not cost the clip.
-        options = {"format_whitelist": ",".join(_READERS)}
         return av.open(ffmpegs_name(path), "r", metadata_errors="replace", options=options)
     except FileNotFoundError as error:
         raise InputError("there is no such file") from error
@@ -139,7 +149,40 @@ def reason(error: BaseException) -> str:
     return said[0].lower() + said[1:]
 
 
-def find_film(container: InputContainer) -> VideoStream:
+def open_film(path: Path, *, most_pixels: int) -> tuple[InputContainer, VideoStream]:
+    """Open a clip and find its film, whose decoder refuses larger frames; raises InputError where there is none.
+
+    What it raises then is for `require_pixels`.
+    """
+    container = open_clip(path, most_pixels=most_pixels)
+    try:
+        film = _find_film(container)
+        if film.codec_context is None:  # as PyAV gives for a codec that no decoder is known for
+            raise InputError("no frame of its film can be decoded: its codec is not known")
+    except InputError:
+        container.close()
+        raise
+    film.codec_context.options = _decoder_options(most_pixels)
+    return container, film
+
+
+def _decoder_options(most_pixels: int) -> dict[str, str]:
+    return {"max_pixels": str(most_pixels + _ROUNDED_UP)}
+
+
+def require_pixels(
+    frame: VideoFrame | VideoCodecContext, most_pixels: int, refusal: av.FFmpegError | None = None
+) -> None:
+    """Raise InputError for a frame, or a decoder with its `refusal`, of more pixels than there may be."""
+    pixels = frame.width * frame.height
+    if pixels > most_pixels:
+        raise InputError(f"its film has {pixels / 1e6:.3g} megapixels, more than --max-megapixels allows")
+    # Most decoders forget a size that they refuse; AV1's says that it is out of range.
+    if refusal and (refusal.errno == errno.ERANGE or (refusal.errno == errno.EINVAL and not pixels)):
+        raise InputError("its film has more megapixels than --max-megapixels allows") from refusal
+
+
+def _find_film(container: InputContainer) -> VideoStream:
     """Return the track that is the film: the best video that is no cover picture; raises InputError for none."""
     films = find_films(container)
     if not films:
@@ -161,24 +204,23 @@ def probe_clip(path: Path, *, most_pixels: int = MOST_PIXELS) -> ClipFacts:
     Raises InputError for what cannot be read, holds no film, is larger than `most_pixels`, or is HDR of a kind whose
     numbers mean nothing to a network for ordinary pictures.
     """
-    with open_clip(path) as container:
-        film = find_film(container)
-        if film.codec_context is None:  # as PyAV gives for a codec that no decoder is known for
-            raise InputError("no frame of its film can be decoded: its codec is not known")
-        pixels = film.codec_context.width * film.codec_context.height
-        if pixels > most_pixels:
-            raise InputError(f"its film has {pixels / 1e6:.3g} megapixels, more than --max-megapixels allows")
-        return _facts(path, container, film, _first_frame(container, film))
+    container, film = open_film(path, most_pixels=most_pixels)
+    with container:
+        require_pixels(film.codec_context, most_pixels)
+        frame = _first_frame(container, film, most_pixels)
+        return replace(_facts(path, container, film, frame), most_pixels=most_pixels)
 
 
-def _first_frame(container: InputContainer, film: VideoStream) -> VideoFrame:
+def _first_frame(container: InputContainer, film: VideoStream, most_pixels: int) -> VideoFrame:
     failure: BaseException | None = None
     try:
         for packet in container.demux(film):
             try:
                 for frame in packet.decode():
+                    require_pixels(frame, most_pixels)
                     return frame
             except av.FFmpegError as error:
+                require_pixels(film.codec_context, most_pixels, error)
                 failure = failure or error
     except (av.FFmpegError, OSError) as error:
         failure = failure or error

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.video.colour import Converter, Pixels
-from lowlight_cli.video.facts import ClipFacts, find_film, open_clip, reason
+from lowlight_cli.video.facts import ClipFacts, open_film, reason, require_pixels
 from lowlight_cli.video.joints import Joints
 from lowlight_cli.video.settings import Span
 from lowlight_cli.video.siting import carrier_of
@@ -62,12 +62,7 @@ class ClipReader:
     def __init__(self, facts: ClipFacts, *, span: Span = Span()) -> None:
         self.facts = facts
         self.span = span
-        self.container = open_clip(facts.path)
-        try:
-            self.film = find_film(self.container)
-        except InputError:
-            self.container.close()
-            raise
+        self.container, self.film = open_film(facts.path, most_pixels=facts.most_pixels)
         self.film.thread_type = "AUTO"
         self._index = self.film.index  # which an open file alone can tell
         self._base = self.film.time_base or facts.time_base
@@ -218,7 +213,8 @@ class ClipReader:
             self._asked = max(self._asked, packet.pts)
         try:
             yield from self.film.codec_context.decode(packet)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            require_pixels(self.film.codec_context, self.facts.most_pixels, error)
             self._lost += 1
 
     def _waiting(self) -> Iterator[VideoFrame]:
@@ -238,14 +234,15 @@ class ClipReader:
 
     def _decoded_again(self, last: float) -> Iterator[VideoFrame]:
         """Yield the frames that are shown after the time `last`, in ticks of the file."""
-        with open_clip(self.facts.path) as container:
-            film = find_film(container)
+        container, film = open_film(self.facts.path, most_pixels=self.facts.most_pixels)
+        with container:
             film.codec_context.thread_count = 1
             container.seek(max(int(last), 0) if math.isfinite(last) else 0, stream=film)
             for packet in container.demux(film):
                 try:
                     frames = film.codec_context.decode(packet)
-                except av.FFmpegError:
+                except av.FFmpegError as error:
+                    require_pixels(film.codec_context, self.facts.most_pixels, error)
                     self._lost += packet.pts is None or packet.pts > last
                     continue
                 yield from (frame for frame in frames if frame.pts is not None and frame.pts > last)
@@ -270,7 +267,9 @@ class ClipReader:
                 shown = self._last + 1  # time stands still or runs backwards in damaged files
             self._last = shown
             self._interlaced |= frame.interlaced_frame
-            self._resized |= (frame.width, frame.height) != self._size
+            if (frame.width, frame.height) != self._size:
+                require_pixels(frame, self.facts.most_pixels)
+                self._resized = True
             yield _Shown(frame, shown)
 
     def _time_of(self, ticks: int, packet: AnyPacket) -> Fraction:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
@@ -14,7 +13,7 @@ from av.stream import AttachmentStream, Disposition, Stream
 from av.video.stream import VideoStream
 
 from lowlight_cli.settings import Metadata
-from lowlight_cli.video.facts import open_clip
+from lowlight_cli.video.facts import ClipFacts, open_clip
 from lowlight_cli.video.settings import Span
 
 if TYPE_CHECKING:
@@ -101,9 +100,9 @@ def _is_cover(stream: Stream) -> bool:
     return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
-def read_cover(path: Path, index: int) -> tuple[str, str, bytes]:
+def read_cover(facts: ClipFacts, index: int) -> tuple[str, str, bytes]:
     """Return the cover picture that is track `index`, as a file: its name, kind and content."""
-    with open_clip(path) as container:
+    with open_clip(facts.path, most_pixels=facts.most_pixels) as container:
         stream = container.streams[index]
         kind = "png" if stream.codec_context.name == "png" else "jpeg"
         content = next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")

@@ -174,7 +174,7 @@ class ClipWriter:
                 self._output.add_attachment(name, kind, attachment.data)
                 continue
             elif source.index in self.tracks.covers:
-                self._output.add_attachment(*read_cover(reader.facts.path, source.index))
+                self._output.add_attachment(*read_cover(reader.facts, source.index))
                 continue
             else:
                 continue
