@@ -1,6 +1,7 @@
 """`lowlight video` keeps what clips are made of: frames, times, sound, turn, colours, tags; and says what it cannot."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from av import Packet
 from clipmaking import Seen, make_clip, pattern, see
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from threadcount import torch_threads
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -240,6 +241,114 @@ def test_metadata_is_stripped_or_kept_without_places_on_request(tmp_path):
     assert without["title"] == "Night"
     (tmp_path / "all_out.mkv").unlink()
     assert "title" not in {name.lower() for name in done(source, "--metadata", "strip").tags}
+
+
+def photographed(path: Path, *, content: bytes | None = None) -> Path:
+    """A clip as a drone makes it: places in tags of film and chapter, in a text track, an attachment and its cover."""
+    exif, cover = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Model] = "Drone"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (48.0, 51.0, 29.5)
+    Image.new("RGB", (32, 24), "navy").save(cover, "JPEG", exif=exif)
+    places = {"LATITUDE": "48.8581", "City": "Paris", "country_code": "FR", "GPSPosition": "there"}
+    plain = make_clip(path.with_name("plain.mkv"), frames=25, sound=None)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as output:
+        output.metadata.update({"title": "Night", "velocity": "3"} | places)
+        chapter = {"title": "one", "LOCATION": "+48.8581+002.2945/"}
+        output.set_chapters([{"id": 1, "start": 0, "end": 900, "time_base": Fraction(1, 1000), "metadata": chapter}])
+        film = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        telling, words = (output.add_mux_stream("subrip" if path.suffix == ".mkv" else "mov_text") for _ in range(2))
+        picture = None
+        if path.suffix == ".mkv":
+            output.add_attachment("cover.jpg", "image/jpeg", content or cover.getvalue())
+            output.add_attachment("log.srt", "text/plain", b"GPS (2.2945, 48.8581, 19)")
+            output.add_attachment("note.txt", "text/plain", b"a note")
+            output.add_attachment("a.ttf", "application/x-truetype-font", b"a font")
+        else:
+            picture = output.add_mux_stream("mjpeg", width=32, height=24)
+            picture.disposition = av.stream.Disposition.attached_pic
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = film
+                output.mux(packet)
+        said = {telling: b"F/2.8, GPS (2.2945, 48.8581, 19)", words: b"The GPS is at home, 1.5 m deep"}
+        for stream, text in said.items():
+            line = Packet(text if path.suffix == ".mkv" else len(text).to_bytes(2, "big") + text)
+            line.pts = line.dts = 100
+            line.duration, line.time_base, line.stream = 700, Fraction(1, 1000), stream
+            output.mux(line)
+        if picture is not None:
+            packet = Packet(content or cover.getvalue())
+            packet.pts = packet.dts = 0
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 1000), picture, True
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize("metadata", ["keep", "no-gps", "strip"])
+def test_places_are_held_back_wherever_they_lie_in_a_clip(tmp_path, suffix, metadata):
+    source, target = photographed(tmp_path / f"a{suffix}"), tmp_path / f"b{suffix}"
+    ran = identity(source, "-o", target, "--metadata", metadata, *QUICK)
+    assert ran.exit_code == 0, ran.output
+    content, seen = target.read_bytes(), see(target)
+    with av.open(str(target)) as clip:
+        tags = {name.lower() for name in clip.metadata}
+        chapters = [{name.lower() for name in chapter["metadata"]} for chapter in clip.chapters()]
+        (cover,) = (stream for stream in clip.streams.video if stream.disposition & av.stream.Disposition.attached_pic)
+        picture = next(bytes(packet) for packet in clip.demux(cover) if packet.size)
+        files = [stream.data for stream in clip.streams.attachments]
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.size == (32, 24)
+        model, place = image.getexif().get(ExifTags.Base.Model), image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    assert b"The GPS is at home" in content
+    assert seen.kinds.count("subtitle") == (2 if metadata == "keep" else 1)
+    assert (b"48.8581" in content) == bool(place) == (metadata == "keep")
+    assert model == (None if metadata == "strip" else "Drone")
+    assert ("it tells places" in ran.stderr) == (metadata != "keep")
+    if suffix == ".mkv":
+        places, others = {"latitude", "city", "country_code", "gpsposition"}, {"title", "velocity"}
+        wanted = {"keep": places | others, "no-gps": others, "strip": set()}[metadata]
+        assert tags & (places | others) == wanted
+        assert chapters == {"keep": [{"title", "location"}], "no-gps": [{"title"}], "strip": []}[metadata]
+        kept = {"keep": [b"GPS (2.2945, 48.8581, 19)", b"a note"], "no-gps": [b"a note"], "strip": []}[metadata]
+        assert files == [*kept, b"a font"]
+        assert ("of attachments only fonts go over" in ran.stderr) == (metadata == "strip")
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_cover_picture_that_cannot_be_read_is_left_out_where_metadata_matters(tmp_path, suffix):
+    source, target = photographed(tmp_path / f"a{suffix}", content=b"\xff\xd8\xff no picture"), tmp_path / f"b{suffix}"
+    ran = identity(source, "-o", target, "--metadata", "no-gps", *QUICK)
+    assert ran.exit_code == 0, ran.output
+    assert "what it says of itself cannot be taken out" in ran.stderr
+    assert see(target).kinds.count("video") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        ("[latitude: 48.8581] [longtitude: 2.2945]", True),
+        ("HOME(149.0251,-20.2532) 2024.01.02", True),
+        ("$GPRMC,081836,A,3751.65,S,14507.36,E", True),
+        ("gps: N48.8581", True),
+        ("We are home. 15 men with GPS", False),
+        ("gps: 48,8581", True),
+        ("How long? 12,500 feet at this latitude", False),
+    ],
+)
+def test_subtitles_are_told_from_what_tells_places(tmp_path, text, tells):
+    source = make_clip(tmp_path / "film.mkv", frames=3, sound=None)
+    with av.open(str(source)) as given, av.open(str(tmp_path / "a.mkv"), "w") as output:
+        film, words = output.add_stream_from_template(given.streams.video[0]), output.add_mux_stream("subrip")
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = film
+                output.mux(packet)
+        line = Packet(text.encode())
+        line.pts = line.dts = 0
+        line.duration, line.time_base, line.stream = 100, Fraction(1, 1000), words
+        output.mux(line)
+    assert ("subtitle" in done(tmp_path / "a.mkv", "--metadata", "no-gps").kinds) == (not tells)
 
 
 def test_what_a_container_cannot_hold_is_said(tmp_path):

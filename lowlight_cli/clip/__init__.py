@@ -6,6 +6,7 @@
 results.py    what is told of clips; what a caller may choose stands in `video.settings`
 frames.py     frames through the network and the anti-flicker filter
 together.py   a clip and its result, frame beside frame
+covers.py     cover pictures without the metadata that is not wanted
 contact.py    frames before and after, as a sheet
 work.py       one clip's way through reader, network, filter and writer
 run.py        clips one after the other; a clip that fails is a result, not the end

@@ -21,6 +21,7 @@ from lowlight_cli import __version__
 from lowlight_cli.atomic import atomic_path, preserve_times, remove_parts
 from lowlight_cli.bars import Box, within_bars
 from lowlight_cli.clip.contact import ContactSheet
+from lowlight_cli.clip.covers import cleaned_cover
 from lowlight_cli.clip.frames import Calm, Frames, Made, compute_alone
 from lowlight_cli.clip.results import ClipProgress, ClipResult
 from lowlight_cli.enhancer import Enhancer
@@ -86,7 +87,8 @@ class ClipWork:
             part = stack.enter_context(atomic_path(self._target, overwrite=settings.overwrite))
             width = self._facts.width * (2 if settings.side_by_side else 1)
             film = plan_film(self._facts, settings.film, self._container, width=width, height=self._facts.height)
-            writer = ClipWriter(part, self._container, reader, film, metadata=settings.metadata)
+            clean = partial(cleaned_cover, metadata=settings.metadata, most_pixels=settings.most_pixels)
+            writer = ClipWriter(part, self._container, reader, film, metadata=settings.metadata, clean=clean)
             stack.callback(writer.abandon)
             yield from self._stream(reader, writer)
             end, last = (ticks * self._facts.time_base for ticks in (self._end, self._last))

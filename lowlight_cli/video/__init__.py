@@ -19,6 +19,7 @@ joints.py       time that begins again within a clip
 reading.py      a clip's frames and packets, in the order of the file
 encoders.py     which encoder, pixel format and options a film gets
 tracks.py       which tracks go over into which container, and how
+withheld.py     what of tags and tracks is not wanted in the result
 writing.py      frames and packets into a new file, in closed segments; its verification
 flow.py         threads that produce ahead and consume behind
 segments.py     finished segments on disk, from which a killed run goes on

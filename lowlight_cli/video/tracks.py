@@ -2,19 +2,21 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.stream import AttachmentStream, Disposition, Stream
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from lowlight_cli.settings import Metadata
 from lowlight_cli.video.facts import ClipFacts, open_clip
 from lowlight_cli.video.settings import Span
+from lowlight_cli.video.withheld import is_attachment, names_place
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -34,14 +36,13 @@ _REFUSED = {
 }
 _CHAPTERS = re.compile("text|subtitle", re.IGNORECASE)  # in the name of the track that MP4 keeps them in
 _TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d+)")
-_PLACES = ("location", "gps", "iso6709", "xyz")
 
 
 @dataclass(frozen=True)
 class TrackPlan:
     """`copied` are the indices of tracks that are copied packet by packet; `attached` of attachments, copied whole.
 
-    `covers` are cover pictures that become attachments. `warnings` name what the container has no place for.
+    `covers` are cover pictures that become attachments. `warnings` name what is left out.
     """
 
     copied: tuple[int, ...]
@@ -50,8 +51,10 @@ class TrackPlan:
     warnings: tuple[str, ...]
 
 
-def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContainer) -> TrackPlan:
-    """Decide what becomes of every track beside the film."""
+def plan_tracks(
+    source: InputContainer, film: VideoStream, target: OutputContainer, *, withheld: Mapping[int, str]
+) -> TrackPlan:
+    """Decide what becomes of every track beside the film; `withheld` says why some do not go over."""
     nothing: frozenset[str] = frozenset()
     container = target.format.name
     supported = (target.supported_codecs | _UNLISTED.get(container, nothing)) - _REFUSED.get(container, nothing)
@@ -59,25 +62,27 @@ def plan_tracks(source: InputContainer, film: VideoStream, target: OutputContain
     copied: list[Stream] = []
     attached: list[Stream] = []
     covers: list[Stream] = []
-    left_out: list[Stream] = []
+    left_out: list[str] = []
     for stream in source.streams:
         if stream.index == film.index:
             continue
-        if isinstance(stream, AttachmentStream) or stream.type == "attachment":
-            (attached if takes_attachments else left_out).append(stream)
-        elif takes_attachments and _is_cover(stream):
+        if stream.index in withheld:
+            left_out.append(f"{_described(stream)} is left out: {withheld[stream.index]}")
+        elif is_attachment(stream) and takes_attachments:
+            attached.append(stream)
+        elif takes_attachments and is_cover(stream):
             covers.append(stream)  # which is how Matroska holds them
         elif stream.codec_context is not None and stream.type != "data" and not supported.isdisjoint(_names(stream)):
             copied.append(stream)
         elif _holds_chapters(stream, source) or _holds_timecode(stream):
             continue  # they are carried over, and their track is made anew, or is a tag
         else:
-            left_out.append(stream)
+            left_out.append(f"{container} has no place for {_described(stream)}; it is left out")
     return TrackPlan(
         copied=tuple(stream.index for stream in copied),
         attached=tuple(stream.index for stream in attached),
         covers=tuple(stream.index for stream in covers),
-        warnings=tuple(f"{container} has no place for {_described(stream)}; it is left out" for stream in left_out),
+        warnings=tuple(left_out),
     )
 
 
@@ -96,16 +101,19 @@ def _holds_timecode(stream: Stream) -> bool:
     return stream.type == "data" and "timecode" in stream.metadata
 
 
-def _is_cover(stream: Stream) -> bool:
+def is_cover(stream: Stream) -> bool:
+    """Whether a track is a picture that stands for the clip."""
     return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
 def read_cover(facts: ClipFacts, index: int) -> tuple[str, str, bytes]:
-    """Return the cover picture that is track `index`, as a file: its name, kind and content."""
+    """Return the cover picture that is track `index`, as a file: its name, kind and content, or nothing of it."""
     with open_clip(facts.path, most_pixels=facts.most_pixels) as container:
         stream = container.streams[index]
         kind = "png" if stream.codec_context.name == "png" else "jpeg"
-        content = next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
+        content = b""
+        with suppress(av.FFmpegError, OSError):
+            content = next((bytes(packet) for packet in container.demux(stream) if packet.size), b"")
         return stream.metadata.get("filename", f"cover.{kind.replace('e', '')}"), f"image/{kind}", content
 
 
@@ -113,7 +121,7 @@ def _described(stream: Stream) -> str:
     name = stream.codec_context.name if stream.codec_context is not None else stream.metadata.get("handler_name", "")
     kind = {"audio": "sound", "subtitle": "subtitles"}.get(stream.type, stream.type)
     if stream.type == "video":
-        kind = "cover picture" if _is_cover(stream) else "second film"
+        kind = "cover picture" if is_cover(stream) else "second film"
     return f"track {stream.index} ({' '.join(filter(None, (kind, name)))})"
 
 
@@ -130,7 +138,7 @@ def kept_tags(
     def stays(name: str) -> bool:
         folded = name.lower()
         stale = folded in _STALE or folded.startswith(_STALE_BEGINNINGS)
-        return not stale and not (metadata == "no-gps" and any(place in folded for place in _PLACES))
+        return not stale and not (metadata == "no-gps" and names_place(name))
 
     kept = {name: value for name, value in tags if stays(name)}
     if skipped and rate and "timecode" in kept:
@@ -164,8 +172,8 @@ def moved_timecode(code: str, frames: int, rate: Fraction) -> str:
     return ":".join(f"{part:02}" for part in clock) + f"{match[4]}{place:02}"
 
 
-def kept_chapters(chapters: "list[Chapter]", span: Span, *, start: Fraction) -> "list[Chapter]":
-    """Return the chapters that overlap the span, cut to it and counted from its beginning."""
+def kept_chapters(chapters: "list[Chapter]", span: Span, metadata: Metadata, *, start: Fraction) -> "list[Chapter]":
+    """Return the chapters that overlap the span, cut to it and counted from its beginning, with the tags that stay."""
     kept: list[Chapter] = []
     for chapter in chapters:
         base = chapter["time_base"] or Fraction(1, av.time_base)
@@ -180,7 +188,7 @@ def kept_chapters(chapters: "list[Chapter]", span: Span, *, start: Fraction) -> 
             "start": round(first / base),
             "end": round(last / base),
             "time_base": base,
-            "metadata": dict(chapter["metadata"]),
+            "metadata": kept_tags(chapter["metadata"].items(), metadata),
         }
         kept.append(moved)
     return kept

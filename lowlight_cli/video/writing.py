@@ -7,7 +7,7 @@ after `verify_clip`.
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import takewhile
@@ -32,7 +32,8 @@ from lowlight_cli.video.facts import ffmpegs_name, find_films, open_clip, reason
 from lowlight_cli.video.formats import MUXERS
 from lowlight_cli.video.reading import AnyPacket, ClipFrame, ClipReader
 from lowlight_cli.video.segments import Segment
-from lowlight_cli.video.tracks import kept_chapters, kept_tags, plan_tracks, read_cover
+from lowlight_cli.video.tracks import is_cover, kept_chapters, kept_tags, plan_tracks, read_cover
+from lowlight_cli.video.withheld import withheld_tracks
 
 # Bytes of a frame of AMR-NB and AMR-WB, with its head, by the type in its head (3GPP TS 26.101 and 26.201).
 _AMR_BYTES = {
@@ -41,6 +42,9 @@ _AMR_BYTES = {
 }
 _AMR_SECONDS = Fraction(1, 50)
 
+CleanPicture = Callable[[bytes], bytes | None]
+"""Takes out of a picture's file what is not wanted in the result; None where that cannot be done."""
+
 
 class ClipWriter:
     """A clip being written. Not for several threads at once; `close` completes the file, `abandon` leaves it short.
@@ -48,10 +52,19 @@ class ClipWriter:
     `encodable` alone may be called beside the others, by one thread: it takes a sixth of an encoder's time.
 
     `packets` is the number of packets of the film so far, `tracks` what became of the tracks beside it, `film_number`
-    how many other films come before it in the file.
+    how many other films come before it in the file. `clean` is for cover pictures, where not all metadata is kept.
     """
 
-    def __init__(self, target: Path, container: str, reader: ClipReader, film: FilmPlan, *, metadata: Metadata) -> None:
+    def __init__(
+        self,
+        target: Path,
+        container: str,
+        reader: ClipReader,
+        film: FilmPlan,
+        *,
+        metadata: Metadata,
+        clean: CleanPicture,
+    ) -> None:
         if film.encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it talks on stderr, whatever ffmpeg is told
         self._film = film
@@ -62,6 +75,13 @@ class ClipWriter:
         self._waiting: deque[AnyPacket] = deque()
         self._last_copied: dict[int, int] = {}  # the latest decoding time of each copied track, in its own ticks
         self._moved, self._uncaptioned = 0, False
+        withheld = withheld_tracks(reader.container, reader.facts, metadata)
+        self._cleaned: dict[int, bytes] = {}  # cover pictures, by their tracks
+        for cover in filter(is_cover, reader.container.streams if metadata != "keep" else ()):
+            if content := clean(read_cover(reader.facts, cover.index)[2]):
+                self._cleaned[cover.index] = content
+            else:
+                withheld[cover.index] = "what it says of itself cannot be taken out"
         self._encoder: VideoCodecContext
         with _write_errors():
             self._output: OutputContainer = av.open(
@@ -70,7 +90,7 @@ class ClipWriter:
         takes_equal_times = self._output.format.flags & cast(int, FormatFlags.ts_nonstrict.value)
         self._least_step = 0 if takes_equal_times else 1
         try:
-            self.tracks = plan_tracks(reader.container, reader.film, self._output)
+            self.tracks = plan_tracks(reader.container, reader.film, self._output, withheld=withheld)
             self._targets: dict[int, Stream] = {}
             with _write_errors():
                 self._stream = self._add_streams(reader, metadata)
@@ -108,7 +128,8 @@ class ClipWriter:
         target = self._targets[packet.stream.index]
         with _write_errors():
             self._write_waiting(until=(packet.pts or 0) * (packet.time_base or Fraction(0)))
-            for part in single_frames(packet):
+            content = self._cleaned.get(packet.stream.index)
+            for part in single_frames(packet) if content is None else [_with_content(packet, content)]:
                 self._put_in_order(part, target)
                 part.stream = target
                 self._output.mux_one(part)
@@ -174,7 +195,8 @@ class ClipWriter:
                 self._output.add_attachment(name, kind, attachment.data)
                 continue
             elif source.index in self.tracks.covers:
-                self._output.add_attachment(*read_cover(reader.facts, source.index))
+                name, kind, content = read_cover(reader.facts, source.index)
+                self._output.add_attachment(name, kind, self._cleaned.get(source.index, content))
                 continue
             else:
                 continue
@@ -196,7 +218,7 @@ class ClipWriter:
 
     def _tag(self, reader: ClipReader, metadata: Metadata) -> None:
         self._output.metadata.update(self._kept(reader.facts.tags, reader, metadata))
-        chapters = kept_chapters(reader.container.chapters(), reader.span, start=reader.facts.start)
+        chapters = kept_chapters(reader.container.chapters(), reader.span, metadata, start=reader.facts.start)
         if chapters and metadata != "strip":
             self._output.set_chapters(chapters)
 
@@ -361,6 +383,13 @@ def single_frames(packet: AnyPacket) -> Iterator[AnyPacket]:
         part.is_keyframe = True
         yield part
         place, index = place + size, index + 1
+
+
+def _with_content(packet: AnyPacket, content: bytes) -> AnyPacket:
+    made: AnyPacket = Packet(content)
+    made.pts, made.dts, made.duration, made.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    made.is_keyframe = packet.is_keyframe
+    return made
 
 
 def verify_clip(path: Path, *, film: int, packets: int, seconds: Fraction, last: Fraction) -> None:
