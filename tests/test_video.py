@@ -128,6 +128,25 @@ def test_a_matrix_that_is_no_right_angle_counts_as_upright():
     assert turn_of_matrix([0] * 9) == Turn()
 
 
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_photos_in_a_row_with_exif_of_their_own_are_a_film(tmp_path, orientation, quarters):
+    exif, photo = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pattern(0, width=64, height=48)).save(photo, "JPEG", exif=exif, quality=98)
+    source = tmp_path / "a.avi"
+    with av.open(str(source), "w") as output:
+        film = output.add_stream("mjpeg", rate=25)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuvj420p"
+        for time in range(3):
+            packet = Packet(photo.getvalue())
+            packet.pts = packet.dts = time
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 25), film, True
+            output.mux(packet)
+    after = done(source, *QUICK, suffix=".mkv")
+    assert len(after.pixels) == 3
+    assert likeness(np.rot90(pattern(0, width=64, height=48), quarters), after.pixels[0]) < 5
+
+
 @pytest.mark.parametrize("colour", [(1, 1, 1, 1), (1, 1, 1, 2), (5, 5, 6, 1), (9, 9, 14, 1), (2, 2, 2, 0)])
 def test_colour_tags_are_kept_and_colours_do_not_move(tmp_path, colour):
     source = make_clip(tmp_path / "a.mp4", frames=3, colour=colour, sound=None)

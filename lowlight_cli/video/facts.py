@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
@@ -284,10 +286,21 @@ _TURNS: dict[tuple[int, ...], Turn] = {
 
 def turn_of(frame: VideoFrame) -> Turn:
     """Read a frame's display matrix; a matrix that is none of the eight right-angled ones counts as upright."""
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+    said = side_data_of(frame)
+    if said is None:
+        return Turn(round(frame.rotation / 90) % 4)  # PyAV reads this by itself, but no mirroring
+    data = said.get(SideData.DISPLAYMATRIX)
     if data is None:
         return Turn()
     return turn_of_matrix(memoryview(bytes(data)).cast("i").tolist())
+
+
+def side_data_of(frame: VideoFrame) -> SideDataContainer | None:
+    """Return what stands beside a frame's pixels; None where PyAV does not know all of it, as EXIF in Motion JPEG."""
+    try:
+        return cast(SideDataContainer, frame.side_data)
+    except ValueError:
+        return None
 
 
 def turn_of_matrix(matrix: Sequence[int]) -> Turn:

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.video.colour import Converter, Pixels
-from lowlight_cli.video.facts import ClipFacts, open_film, reason, require_pixels
+from lowlight_cli.video.facts import ClipFacts, open_film, reason, require_pixels, side_data_of
 from lowlight_cli.video.joints import Joints
 from lowlight_cli.video.settings import Span
 from lowlight_cli.video.siting import carrier_of
@@ -314,7 +314,7 @@ class ClipReader:
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
         facts = self.facts
         pixels = self._converter.upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth)
-        captioned = SideData.A53_CC in item.frame.side_data
+        captioned = SideData.A53_CC in (side_data_of(item.frame) or ())
         captions = carrier_of(item.frame) if captioned else None
         return ClipFrame(pixels, item.shown, duration, captions)
 
