@@ -1034,7 +1034,7 @@ def test_resuming_minds_whether_cores_shared_frames_and_not_how_many_fit(tmp_pat
     enhancer, prints = load_enhancer("identity", compute=Compute("cpu")), []
     for at_once in (1, 2, 5):
         monkeypatch.setattr(enhancer, "at_once", lambda *_, count=at_once: count)
-        prints.append(_fingerprint(facts, enhancer, ClipSettings()))
+        prints.append(_fingerprint(facts, enhancer, ClipSettings(), None))
     assert prints[0] != prints[1] == prints[2]
 
 
@@ -1251,7 +1251,7 @@ def test_segments_are_of_one_way_of_cutting_frames_into_tiles(tmp_path):
 
     def named(tiling):
         enhancer = load_enhancer("darkir-small", compute=Compute("cpu", "fp32", tiling))
-        return _fingerprint(facts, enhancer, ClipSettings(resume=True))
+        return _fingerprint(facts, enhancer, ClipSettings(resume=True), None)
 
     assert named(Tiling(32, 0)) == named(Tiling(32, 0))
     assert len({named(Tiling(32, 0)), named(Tiling(32, 8)), named(Tiling(16, 8)), named(Tiling(0, 8))}) == 4
