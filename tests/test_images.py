@@ -436,12 +436,21 @@ def test_properties_go_with_all_that_is_in_them(xmp: bytes, kept: bytes) -> None
 def test_a_makers_note_stays_where_its_offsets_expect_it() -> None:
     content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with(orientation=8))
     place = exif_with().removeprefix(b"Exif\x00\x00").index(b"maker's note")
-    for metadata in ("keep", "no-gps"):
-        # A TIFF begins with the block itself, so its offsets are those of the file.
-        assert written(read_picture(content), "TIFF", metadata=metadata).index(b"maker's note") == place
-        jpeg = read_picture(written(read_picture(content), "JPEG", metadata=metadata)).tags.exif
-        assert jpeg is not None
-        assert jpeg.index(b"maker's note") == place
+    # A TIFF begins with the block itself, so its offsets are those of the file.
+    assert written(read_picture(content), "TIFF").index(b"maker's note") == place
+    jpeg = read_picture(written(read_picture(content), "JPEG")).tags.exif
+    assert jpeg is not None
+    assert jpeg.index(b"maker's note") == place
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"])
+def test_without_gps_a_makers_note_goes_as_it_may_name_a_city(name: str) -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_with())
+    result = written(read_picture(content), name, metadata="no-gps")
+    assert b"maker's note" not in result
+    exif = Image.open(io.BytesIO(result)).getexif()
+    assert exif[ExifTags.Base.Make] == "Maker"
+    assert ExifTags.Base.MakerNote not in exif.get_ifd(ExifTags.IFD.Exif)
 
 
 def test_a_stale_thumbnail_is_gone() -> None:
@@ -476,6 +485,54 @@ def test_without_gps_no_trace_of_the_place_is_left(name: str) -> None:
     exif = Image.open(io.BytesIO(result)).getexif()
     assert not exif.get_ifd(ExifTags.IFD.GPSInfo)
     assert exif[ExifTags.Base.Make] == "Maker"
+
+
+def directory_of(at: int, *entries: tuple[int, int, int, bytes], link: int = 0) -> bytes:
+    """Return a directory of (tag, kind, count, value) that begins `at` this place, long values behind it."""
+    lines, behind = b"", b""
+    end = at + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value in entries:
+        field = value if len(value) <= 4 else struct.pack("<I", end + len(behind))
+        behind += value if len(value) > 4 else b""
+        lines += struct.pack("<HHI", tag, kind, count) + field.ljust(4, b"\0")
+    return struct.pack("<H", len(entries)) + lines + struct.pack("<I", link) + behind
+
+
+def exif_that_points_from(directory: str, kind: int) -> bytes:
+    """Return a block whose first, Exif or second directory (the thumbnail's) points to the place."""
+    pointer = (0x8825, kind, 1, struct.pack("<I", 300))
+    pointers = {name: [pointer] if name == directory else [] for name in ("first", "details", "second")}
+    first = [(0x10F, 2, 6, b"Maker\0"), *pointers["first"], (0x8769, 4, 1, struct.pack("<I", 100))]
+    details = [(0x9003, 2, 20, b"2024:11:05 21:30:00\0"), *pointers["details"]]
+    block = b"II*\0" + struct.pack("<I", 8) + directory_of(8, *first, link=200)
+    block = block.ljust(100, b"\0") + directory_of(100, *details)
+    block = block.ljust(200, b"\0") + directory_of(200, (0x103, 3, 1, b"\x06\0"), *pointers["second"])
+    place = [(1, 2, 2, b"N\0"), (2, 5, 3, b"a secret, in 24 letters.")]
+    return b"Exif\0\0" + block.ljust(300, b"\0") + directory_of(300, *place)
+
+
+@pytest.mark.parametrize("kind", [4, 9, 13, 3])  # LONG, as they should be, SLONG, IFD, SHORT
+@pytest.mark.parametrize("directory", ["first", "details", "second"])
+def test_without_gps_no_trace_is_left_whoever_points_to_the_place(directory: str, kind: int) -> None:
+    content = encoded(Image.new("RGB", (24, 16)), "JPEG", exif=exif_that_points_from(directory, kind))
+    for name in ("JPEG", "PNG", "TIFF"):
+        result = written(read_picture(content), name, metadata="no-gps")
+        assert b"a secret" not in result
+        exif = Image.open(io.BytesIO(result)).getexif()
+        assert 0x8825 not in exif
+        assert 0x8825 not in exif.get_ifd(ExifTags.IFD.Exif)
+        assert exif[ExifTags.Base.Make] == "Maker"
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2024:11:05 21:30:00"
+
+
+@pytest.mark.timeout(30)  # of each of these the many ways to the one directory took minutes
+@pytest.mark.parametrize("tag", [0x8825, 0x8769, 0x14A], ids=["places", "details", "pictures"])
+def test_a_directory_that_thousands_point_to_is_looked_at_once(tag: int) -> None:
+    many = 12_000
+    at = 8 + 2 + 12 * many + 4
+    block = b"II*\0" + struct.pack("<I", 8) + directory_of(8, *[(tag, 4, 1, struct.pack("<I", at))] * many)
+    block += directory_of(at, *[(1, 0, 1, b"")] * many)  # of no kind, so none of them can be erased
+    assert len(Tags(exif=block).chosen("no-gps").exif or b"") <= len(block)
 
 
 @pytest.mark.parametrize(

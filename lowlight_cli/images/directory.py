@@ -7,14 +7,19 @@ Source: TIFF 6.0, section 2; EXIF 2.32, section 4.6.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from lowlight_cli.images.tiff_tags import BYTES_OF_KIND
+from lowlight_cli.images.tiff_tags import BYTES_OF_KIND, Tag
 
 TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 
+MOST_DIRECTORIES = 12
+"""How many directories of one file are looked at; a small one may point to hundreds, each as large as the file."""
+
 _INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I"}
+_POINTERS = (Tag.SUB_DIRECTORIES, Tag.EXIF_DIRECTORY, Tag.GPS_DIRECTORY, Tag.INTEROP_DIRECTORY)
 
 
 class TiffBlock:
@@ -66,6 +71,36 @@ class TiffBlock:
         """Return the block as it stands."""
         return bytes(self.data)
 
+    def drop(self, tags: Collection[int]) -> None:
+        """Leave the entries of all directories but for these tags, and zeros in place of all else.
+
+        So nothing stays of an entry that is left out, nor of what was unlinked before or what no directory explains:
+        right only where makers' notes, which may lead anywhere, are among the tags. What is behind the last is cut off.
+        """
+        kept = [(one, [entry for entry in one.entries() if entry.tag not in tags]) for one in self._reached(tags)]
+        result, end = self.data[:8], 8
+        values = sorted((entry.place, entry.size) for _, entries in kept for entry in entries if entry.size > 4)
+        for start, size in values:
+            # They are copied in their order, each byte once: in a damaged block, many may share the same.
+            result += bytes(max(0, start - end)) + self.data[max(start, end) : start + size]
+            end = len(result)
+        # Directories last, the first one over all others, as in a damaged block they may lie one over another.
+        for directory, entries in reversed(kept):
+            directory.copy(entries, into=result)
+        self.data = result
+
+    def _reached(self, without: Collection[int]) -> list["Directory"]:
+        """Return the directories that the first leads to, itself among them, other than by entries of some tags."""
+        found: dict[int, Directory] = {}
+        places = [self.unpack("I", 4)]
+        while places and len(found) < MOST_DIRECTORIES:
+            place = places.pop(0)
+            with suppress(ValueError):
+                if place not in found:
+                    found[place] = self.directory(place)
+                    places += found[place].pointers(without)
+        return list(found.values())
+
 
 @dataclass(frozen=True)
 class Directory:
@@ -88,7 +123,7 @@ class Directory:
     def next(self) -> "Directory | None":
         """Return the directory this one points to, if there is a sound one."""
         try:
-            return self.block.directory(self.block.unpack("I", self._end()))
+            return self.block.directory(self._link())
         except ValueError:
             return None
 
@@ -97,11 +132,26 @@ class Directory:
         if self._end() + 4 <= len(self.block.data):
             self.block.pack("I", self._end(), 0)
 
-    def remove(self, entry: "Entry") -> None:
-        """Take one entry out; those behind it move up, their values stay where they are."""
-        data, end = self.block.data, min(self._end() + 4, len(self.block.data))
-        data[entry.offset : end] = data[entry.offset + 12 : end] + bytes(12)
-        self.block.pack("H", self.offset, self._count() - 1)
+    def pointers(self, without: Collection[int] = ()) -> list[int]:
+        """Return where the directories below this one and the next begin, by what its entries say but for some tags."""
+        found = [entry for entry in self.entries() if entry.tag in _POINTERS and entry.tag not in without]
+        return [place for entry in found for place in entry.integers(MOST_DIRECTORIES)] + [self._link()]
+
+    def copy(self, entries: Iterable["Entry"], into: bytearray) -> None:
+        """Write this directory to its place in another block, with some of its entries; those behind move up."""
+        lines = b"".join(self.block.data[entry.offset : entry.offset + 12] for entry in entries)
+        head = struct.pack(f"{self.block.order}H", len(lines) // 12)
+        link = struct.pack(f"{self.block.order}I", self._link())
+        whole = (head + lines + link)[: len(self.block.data) - self.offset]  # the last may lack its link
+        into.extend(bytes(max(0, self.offset + len(whole) - len(into))))
+        into[self.offset : self.offset + len(whole)] = whole
+
+    def _link(self) -> int:
+        """Return where the next directory begins, 0 where this is the last."""
+        try:
+            return self.block.unpack("I", self._end())
+        except ValueError:
+            return 0
 
     def _count(self) -> int:
         return self.block.unpack("H", self.offset)
@@ -146,26 +196,21 @@ class Entry:
         """Whether the type is known and the value lies inside the block, behind its header."""
         return self.size > 0 and 8 <= self.place <= len(self.block.data) - self.size
 
-    def integers(self) -> tuple[int, ...]:
-        """Return the value as whole numbers; empty for another type. At most a thousand are read."""
+    def integers(self, most: int = 1000) -> tuple[int, ...]:
+        """Return the value as whole numbers, the first `most` of them; empty for another type."""
         kind = _INTEGER_FORMATS.get(self.kind)
         if kind is None:
             return ()
         step = BYTES_OF_KIND[self.kind]
-        ends = range(self.place, self.place + min(self.size, 1000 * step), step)
+        ends = range(self.place, self.place + min(self.size, most * step), step)
         return tuple(self.block.unpack(kind, place) for place in ends)
 
     def integer(self) -> int | None:
         """Return the first whole number, or None for another type."""
-        return next(iter(self.integers()), None)
+        return next(iter(self.integers(1)), None)
 
     def set_integer(self, value: int) -> None:
         """Overwrite the first whole number; a value of another type is left alone."""
         kind = _INTEGER_FORMATS.get(self.kind)
         if kind is not None and self.is_sound():
             self.block.pack(kind, self.place, value)
-
-    def erase(self) -> None:
-        """Overwrite the value with zeros and the entry with an empty one."""
-        self.block.data[self.place : self.place + self.size] = bytes(self.size)
-        self.block.data[self.offset : self.offset + 12] = bytes(12)

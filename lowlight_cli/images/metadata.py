@@ -21,6 +21,7 @@ _WIDTHS = (Tag.IMAGE_WIDTH, Tag.PIXEL_X_DIMENSION)
 _HEIGHTS = (Tag.IMAGE_LENGTH, Tag.PIXEL_Y_DIMENSION)
 _SRGB, _ADOBE_RGB, _UNCALIBRATED = 1, 2, 65535  # colour spaces
 _INTEROP_INDEX = 1
+_PLACES = (Tag.GPS_DIRECTORY, Tag.MAKER_NOTE, Tag.DNG_PRIVATE_DATA, Tag.XMP, Tag.IPTC, Tag.PHOTOSHOP)
 
 # Names that ImageMagick gives, among a PNG's texts, to what it knows of EXIF and XMP.
 _PLACE_TEXT = re.compile(r"gps|:(city|state|country|location)", re.IGNORECASE)
@@ -91,17 +92,14 @@ def orientation_of(exif: bytes | None) -> int:
 
 
 def without_place(exif: bytes | None) -> bytes | None:
-    """Return the block without its GPS directory: unlinked, and its coordinates overwritten."""
+    """Return the block without its GPS directories, whoever points to them, and without what may name places as well.
+
+    That is makers' notes, some of which hold a city, and copies of XMP and IPTC.
+    """
     if exif is None:
         return None
     block = TiffBlock(exif)
-    first = block.first()
-    while pointer := first.find(Tag.GPS_DIRECTORY):
-        for entry in _entries_at(block, pointer):
-            entry.erase()
-        # In a damaged block a value may lie over the directory itself, and the pointer be erased by now.
-        if pointer := first.find(Tag.GPS_DIRECTORY):
-            first.remove(pointer)
+    block.drop(_PLACES)
     return block.bytes()
 
 

@@ -66,6 +66,7 @@ class Tag(IntEnum):
     PIXEL_Y_DIMENSION = 40963
     INTEROP_DIRECTORY = 40965
     DNG_VERSION = 50706
+    DNG_PRIVATE_DATA = 50740
 
 
 BYTES_OF_KIND = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 18: 8}
