@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -410,6 +411,16 @@ def test_a_packet_of_tags_that_are_never_closed_takes_no_minutes(repeated: bytes
     assert Tags(xmp=xmp).upright(1, 24, 16).xmp == xmp
     assert xmp_packets.without_developing(xmp) == xmp
     assert xmp_packets.without_extension(xmp) == xmp
+    assert len(Tags(xmp=xmp).chosen("no-gps").xmp or b"") > 1 << 19
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "repeated",
+    [b"<a:City>", b"<a:City ", b"</a:City ", b" a:City ", b" a:City='", b"</a:City>", b" latitude", b"a", b"a:", b"<"],
+)
+def test_a_packet_of_parts_of_places_takes_no_minutes(repeated: bytes) -> None:
+    assert Tags(xmp=repeated * ((1 << 20) // len(repeated))).chosen("no-gps").xmp is not None
 
 
 @pytest.mark.timeout(30)
@@ -963,10 +974,49 @@ def test_places_go_whatever_their_writer_called_them() -> None:
     result = written(read_picture(encoded(Image.new("RGB", (8, 8)), "JPEG", xmp=drone)), "JPEG", metadata="no-gps")
     assert b"52,30N" not in result
     info = PngImagePlugin.PngInfo()
-    for name in ("exif:GPSLatitude", "xmp:GPSLongitude", "photoshop:City", "Iptc4xmpCore:Location", "Author"):
-        info.add_text(name, "secret" if name != "Author" else "somebody")
+    for name in (
+        *("exif:GPSLatitude", "xmp:GPSLongitude", "photoshop:City", "photoshop:State", "Iptc4xmpCore:Location"),
+        *("Latitude", "geo:lat", "City", "state", "Country Code", "Sub-location", "Location"),
+    ):
+        info.add_text(name, "secret")
+    info.add_text("Author", "somebody")
     content = encoded(Image.new("RGB", (8, 8)), "PNG", pnginfo=info)
     assert read_picture(written(read_picture(content), "PNG", metadata="no-gps")).tags.text == (("Author", "somebody"),)
+
+
+RDF = b"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"
+ xmlns:geo="http://www.w3.org/2003/01/geo/wgs84_pos#" xmlns:GPS="http://ns.adobe.com/exif/1.0/"
+ xmlns:\xc3\xa4="http://ns.adobe.com/photoshop/1.0/" xmlns:core="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">"""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        b' \xc3\xa4:City="secret" core:Location=\'secret\' core:CountryCode = "secret"/>',
+        b' geo:lat="secret" geo:long="secret"/>',
+        b' GPS:GPSLatitude="secret"/>',
+        b"><GPS:GPSLatitude>secret</GPS:GPSLatitude ></rdf:Description>",
+        b'><City xmlns="http://ns.adobe.com/photoshop/1.0/">secret</City\n></rdf:Description>',
+        b"><core:Location>secret</core:Location><geo:lat>secret</geo:lat></rdf:Description>",
+    ],
+)
+def test_places_in_xmp_go_whatever_prefix_their_namespace_has(place: bytes) -> None:
+    xmp = RDF + b'<rdf:Description tiff:Make="Maker"' + place + b"</rdf:RDF>"
+    ElementTree.fromstring(xmp)
+    left = Tags(xmp=xmp).chosen("no-gps").xmp
+    assert left is not None
+    assert b"secret" not in left
+    description = ElementTree.fromstring(left)[0]
+    assert description.attrib == {"{http://ns.adobe.com/tiff/1.0/}Make": "Maker"}
+    assert not len(description)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_without_gps_a_packet_whose_names_cannot_be_told_goes(encoding: str) -> None:
+    packet = XMP.decode().encode(encoding)
+    result = written(read_picture(encoded(Image.new("RGB", (8, 8)), "JPEG", xmp=packet)), "JPEG", metadata="no-gps")
+    assert "secret".encode(encoding)[-12:] not in result
+    assert Tags(xmp=XMP + b"\0").chosen("no-gps").xmp  # as some end it
 
 
 def test_a_clip_behind_a_photo_is_named_and_no_longer_claimed() -> None:

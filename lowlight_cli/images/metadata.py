@@ -23,8 +23,10 @@ _SRGB, _ADOBE_RGB, _UNCALIBRATED = 1, 2, 65535  # colour spaces
 _INTEROP_INDEX = 1
 _PLACES = (Tag.GPS_DIRECTORY, Tag.MAKER_NOTE, Tag.DNG_PRIVATE_DATA, Tag.XMP, Tag.IPTC, Tag.PHOTOSHOP)
 
-# Names that ImageMagick gives, among a PNG's texts, to what it knows of EXIF and XMP.
-_PLACE_TEXT = re.compile(r"gps|:(city|state|country|location)", re.IGNORECASE)
+# Names of a PNG's texts: plain ones, and those that ImageMagick gives to what it knows of EXIF and XMP.
+_PLACE_TEXT = re.compile(
+    r"gps|latitude|longitude|location|country|(?:^|[^a-z])(?:lat|lon|long|city|state|province)(?![a-z])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

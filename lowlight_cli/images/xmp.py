@@ -5,6 +5,7 @@ Metadata Standard 2023.1; Adobe XMP Specification, part 2.
 """
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 
 XMP_START = b"http://ns.adobe.com/xap/1.0/\x00"
@@ -17,9 +18,11 @@ _SIZES = {
     rb"(?:tiff:ImageWidth|exif:PixelXDimension)": 0,
     rb"(?:tiff:ImageLength|exif:PixelYDimension)": 1,
 }
+# Whatever prefix a packet gives to a namespace, and in whichever: of the IPTC's and Photoshop's names, W3C's for
+# coordinates (`geo:lat`), and those that makers of drones and programs came upon, none stands for anything but a place.
 _PLACES = (
-    rb"[\w-]+:[Gg][Pp][Ss]\w+|photoshop:(?:City|State|Country)|Iptc4xmpCore:(?:Location|CountryCode)"
-    rb"|Iptc4xmpExt:(?:LocationCreated|LocationShown)"
+    rb"""(?!xmlns:)(?:[^\s<>/=:"'&]+:)?(?:lat|long|alt|lat_long|(?i:GPS\w*|\w*Latitude|\w*Longitude|City|State"""
+    rb"""|ProvinceState|Country(?:Code|Name)?|WorldRegion|Sub-?location|Location\w*|shotLocation))"""
 )
 _FOLLOWING = rb"hdrgm:Version|G?Container:Directory|GCamera:(?:MicroVideo|MotionPhoto)|Camera:MotionPhoto"
 _EXTRA_PICTURES = rb"(?:hdrgm|Container|GContainer|GCamera|Camera|HDRGainMap|apdi):\w+"
@@ -27,9 +30,12 @@ _DEVELOPING = rb"crs:\w+"
 _THUMBNAILS = rb"xmp:Thumbnails"
 
 
-def without_place(xmp: bytes) -> bytes:
-    """Return the packet without coordinates and without the names of places."""
-    return _without(xmp, _PLACES)
+def without_place(xmp: bytes) -> bytes | None:
+    """Return the packet without coordinates and without the names of places; None for one that is not UTF-8.
+
+    JPEG and PNG allow no other encoding, TIFF does, and in none of the others (UTF-16, UTF-32) would names be found.
+    """
+    return None if b"\x00" in xmp.rstrip(b"\x00") else _without(xmp, _PLACES)
 
 
 def without_extra_pictures(xmp: bytes) -> bytes:
@@ -82,7 +88,9 @@ def _elements(xmp: bytes, names: bytes) -> Iterator[tuple[int, int]]:
     One forward scan: a pattern that looks for the end of each would begin anew at every tag that is never closed, which
     takes minutes for a megabyte of them.
     """
-    closings = {found[1]: found.start() for found in re.finditer(rb"</(" + names + rb")>", xmp)}  # the last of each
+    closings: dict[bytes, list[tuple[int, int]]] = {}
+    for found in re.finditer(rb"</(" + names + rb")\s*>", xmp):
+        closings.setdefault(found[1], []).append(found.span())
     tag_end, end = -1, 0
     for found in re.finditer(rb"<(" + names + rb")(?=[\s>]|/>)", xmp):
         if found.start() < end:
@@ -93,8 +101,10 @@ def _elements(xmp: bytes, names: bytes) -> Iterator[tuple[int, int]]:
             return
         if xmp[tag_end - 1 : tag_end] == b"/":
             end = tag_end + 1
-        elif closings.get(found[1], -1) > tag_end:
-            end = xmp.index(b"</" + found[1] + b">", tag_end) + len(found[1]) + 3
         else:
-            continue
+            behind = closings.get(found[1], [])
+            nearest = bisect(behind, (tag_end, 0))
+            if nearest == len(behind):
+                continue
+            end = behind[nearest][1]
         yield found.start(), end
