@@ -11,7 +11,9 @@ from test_images import CITY, KEYWORD, iptc_segment
 
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.images import Picture, probe, read_animation, read_frames, read_picture, write_frames, write_picture
+from lowlight_cli.images.directory import Entry
 from lowlight_cli.images.gather import Directories
+from lowlight_cli.images.sniff import kind_of
 from lowlight_cli.images.tiff import TiffWriter
 
 ASCII, SHORT, LONG, UNDEFINED, IFD, LONG8, IFD8 = 2, 3, 4, 7, 13, 16, 18
@@ -249,3 +251,25 @@ def test_colour_whose_samples_are_no_plain_numbers_is_refused_as_grey_is(order: 
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
     with pytest.raises(InputError, match=r"signed or floating-point numbers, .*; convert it to 16 bits first"):
         read_picture(head + bytes(pixels) + packed(facts, start, order))
+
+
+@pytest.mark.parametrize("apart", [0, 12], ids=["one", "hundreds"])
+def test_sub_directories_without_end_are_not_looked_through(apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, many = 1000, 4000
+    behind = 8 + 2 + 12 + 4 + 4 * count
+    places = struct.pack(f"<{count}I", *(behind + apart * number for number in range(count)))
+    head = b"II*\0\x08\0\0\0" + packed({330: (LONG, places)}, 8, "<")
+    content = (
+        head + struct.pack("<H", many) + (struct.pack("<HHII", 258, 0, 1, 0)[:10] + struct.pack("<H", many)) * many
+    )
+    looked_at = 0
+    is_sound = Entry.is_sound
+
+    def counted(entry: Entry) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return is_sound(entry)
+
+    monkeypatch.setattr(Entry, "is_sound", counted)
+    assert kind_of(content.ljust(1 << 17, b"\0")) == "TIFF"
+    assert 0 < looked_at < 13 * many

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from lowlight_cli.images.directory import Directory, TiffBlock
+from lowlight_cli.images.directory import MOST_DIRECTORIES, Directory, TiffBlock
 from lowlight_cli.images.tiff_tags import Tag
 from lowlight_cli.paths import SNIFF_BYTES, sniff
 
@@ -124,7 +124,8 @@ def _is_tiff_raw(head: bytes) -> bool:
     if first.find(Tag.DNG_VERSION):
         return True
     pointer = first.find(Tag.SUB_DIRECTORIES)
-    directories = [first, *(_directory(block, place) for place in (pointer.integers() if pointer else ()))]
+    places = dict.fromkeys(pointer.integers(MOST_DIRECTORIES) if pointer else ())
+    directories = [first, *(_directory(block, place) for place in places)]
     return any(_photometric(directory) in _RAW_PHOTOMETRICS for directory in directories)
 
 
