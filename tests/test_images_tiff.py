@@ -11,7 +11,7 @@ from test_images import CITY, KEYWORD, iptc_segment
 
 from lowlight_cli.errors import InputError, OutputError
 from lowlight_cli.images import Picture, probe, read_animation, read_frames, read_picture, write_frames, write_picture
-from lowlight_cli.images.directory import Entry
+from lowlight_cli.images.directory import Entry, TiffBlock
 from lowlight_cli.images.gather import Directories
 from lowlight_cli.images.sniff import kind_of
 from lowlight_cli.images.tiff import TiffWriter
@@ -72,7 +72,7 @@ def test_what_describes_a_picture_is_gathered_byte_for_byte(order: str, big: boo
     if page:
         first = packed({256: (SHORT, b"\0\x09")}, start, order, next_at=second, big=big).ljust(len(first), b"\0")
     content = head + first + packed(told(order), second, order, big=big, pointer=pointer)
-    found = Directories(io.BytesIO(content), page)
+    found = Directories(io.BytesIO(content), second if page else None)
     assert found.value(700) == b"xmp"
     block = found.exif()
     assert block is not None
@@ -98,8 +98,6 @@ def test_damage_costs_what_is_damaged() -> None:
             Directories(io.BytesIO(content[:length])).exif()
         except ValueError:
             continue
-    endless = b"II*\0\x08\0\0\0" + packed({256: (SHORT, b"\x09\0")}, 8, "<", next_at=8)
-    Directories(io.BytesIO(endless), 1 << 20)
 
 
 def tiff_of_a_camera(pointer: int = LONG, *, places: int = 0) -> bytes:
@@ -273,3 +271,57 @@ def test_sub_directories_without_end_are_not_looked_through(apart: int, monkeypa
     monkeypatch.setattr(Entry, "is_sound", counted)
     assert kind_of(content.ljust(1 << 17, b"\0")) == "TIFF"
     assert 0 < looked_at < 13 * many
+
+
+def pages_of_one_pixel(count: int, *, colours: int = 1, depth: int = 8, planar: int = 1) -> bytes:
+    """Return a TIFF of many pages, each of them the same pixels: those in the header."""
+    content, size = b"II*\0" + struct.pack("<I", 24) + bytes(16), 0
+    for number in range(count):
+        entries: Entries = {
+            256: (SHORT, b"\x01\0"), 257: (SHORT, b"\x01\0"), 258: (SHORT, struct.pack("<H", depth) * colours),
+            259: (SHORT, b"\x01\0"), 262: (SHORT, b"\x01\0" if colours == 1 else b"\x02\0"),
+            273: (LONG, struct.pack("<I", 8) * (colours if planar == 2 else 1)),
+            277: (SHORT, struct.pack("<H", colours)), 278: (SHORT, b"\x01\0"),
+            279: (LONG, struct.pack("<I", 8) * (colours if planar == 2 else 1)), 284: (SHORT, bytes((planar, 0))),
+        }  # fmt: skip
+        size = size or len(packed(entries, 0, "<"))
+        is_last = number == count - 1
+        content += packed(entries, len(content), "<", next_at=0 if is_last else len(content) + size)
+    return content
+
+
+@pytest.mark.parametrize(("colours", "depth", "planar"), [(1, 8, 1), (1, 16, 1), (3, 8, 1), (3, 16, 1), (3, 16, 2)])
+def test_a_page_costs_the_same_among_many(
+    colours: int, depth: int, planar: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def counted(whole: type, name: str) -> None:
+        does = getattr(whole, name)
+
+        def once_more(*arguments: object) -> object:
+            nonlocal read
+            read += 1
+            return does(*arguments)
+
+        monkeypatch.setattr(whole, name, once_more)
+
+    counted(TiffImagePlugin.ImageFileDirectory_v2, "load")
+    counted(Directories, "_count")
+    counted(TiffBlock, "directory")
+    costs = []
+    for pages in (20, 120):
+        content, read = pages_of_one_pixel(pages, colours=colours, depth=depth, planar=planar), 0
+        assert probe(content).frames == pages
+        frames = list(read_frames(read_animation(content)))
+        assert {frame.picture.pixels.shape for frame in frames} == {(1, 1, colours)}
+        assert len(frames) == pages
+        costs.append(read / pages)
+    assert costs[1] < 1.2 * costs[0]
+
+
+def test_pages_by_the_ten_thousand_are_refused_in_a_sentence() -> None:
+    content = pages_of_one_pixel(4097)
+    for read in (probe, read_picture, read_animation):
+        with pytest.raises(InputError, match="more than 4096 pages"):
+            read(content)

@@ -11,8 +11,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -241,12 +241,12 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
     kind = kind_of(head)
     with _boundary(animation.pixel_budget) as budget:
         image = _open(source, kind, budget)
-    with _closed_at_end(image):
+    with _closed_at_end(image), _opened_once(source, kind, budget) as again:
         for index in animation.places:
             with _boundary(budget):
                 image.seek(index)
                 _require_budget(image, budget)
-                picture = picture_of(image, partial(_opened, source, kind, budget, index))
+                picture = picture_of(image, partial(again, index))
                 milliseconds = float(image.info.get("duration", 0) or 0)
             yield Frame(_with_facts_of_file(picture, source, head), milliseconds)
 
@@ -380,6 +380,28 @@ def _opened(source: Source, kind: str | None, budget: int, frame: int = 0) -> It
     image = _open(source, kind, budget, frame)
     with _closed_at_end(image):
         yield image
+
+
+@contextmanager
+def _opened_once(
+    source: Source, kind: str | None, budget: int
+) -> Iterator[Callable[[int], AbstractContextManager[ImageFile.ImageFile]]]:
+    """Yield what gives a file's frames in their order; it opens the file for the first of them, and once only.
+
+    To open it for each would have Pillow read, for every page of a TIFF, the directories of all before it.
+    """
+    with ExitStack() as held:
+        opened: list[ImageFile.ImageFile] = []
+
+        @contextmanager
+        def frame_at(index: int) -> Iterator[ImageFile.ImageFile]:
+            if not opened:
+                opened.append(held.enter_context(_opened(source, kind, budget)))
+            opened[0].seek(index)
+            _require_budget(opened[0], budget)
+            yield opened[0]
+
+        yield frame_at
 
 
 @contextmanager

@@ -26,7 +26,6 @@ _BIG = 43
 _LONG = 4
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _LARGEST_VALUE = 1 << 24  # bytes; descriptions are shorter
-_MOST_PAGES = 1 << 16
 
 
 class _Value(NamedTuple):
@@ -38,9 +37,12 @@ _Directory = dict[int, "_Value | _Directory"]
 
 
 class Directories:
-    """The directories of one page of a file. Raises ValueError where there are none, or OSError."""
+    """The directories of one page of a file: that which begins at `place`, or the first.
 
-    def __init__(self, file: IO[bytes], page: int = 0) -> None:
+    Raises ValueError where there are none, or OSError.
+    """
+
+    def __init__(self, file: IO[bytes], place: int | None = None) -> None:
         self._file, self._length = file, file.seek(0, io.SEEK_END)
         head = self._read(0, 8)
         order = _ORDERS.get(head[:2])
@@ -49,7 +51,7 @@ class Directories:
         self._order = order
         self._is_big = struct.unpack(f"{order}H", head[2:4]) == (_BIG,)
         self._word = "Q" if self._is_big else "I"
-        self._first = self._directory(self._page(page))
+        self._first = self._directory(self._number(self._word, 8 if self._is_big else 4) if place is None else place)
 
     def value(self, tag: int) -> bytes | None:
         """Return the bytes of an entry of the first directory."""
@@ -94,13 +96,6 @@ class Directories:
         (value,) = struct.unpack(f"{self._order}{kind}", self._read(place, struct.calcsize(kind)))
         return int(value)
 
-    def _page(self, page: int) -> int:
-        """Return where the directory of a page begins."""
-        place = self._number(self._word, 8 if self._is_big else 4)
-        for _ in range(min(page, _MOST_PAGES)):
-            place = self._number(self._word, self._end(place))
-        return place
-
     def _count(self, place: int) -> tuple[int, int]:
         """Return how many entries a directory has, and where they begin."""
         kind = "Q" if self._is_big else "H"
@@ -108,10 +103,6 @@ class Directories:
         if place < 8 or count > 1 << 12:
             raise ValueError("no directory")
         return count, place + struct.calcsize(kind)
-
-    def _end(self, place: int) -> int:
-        count, first = self._count(place)
-        return first + count * (20 if self._is_big else 12)
 
     def _directory(self, place: int) -> _Directory:
         """Read a directory; entries that are damaged, or of a kind that EXIF does not know, are passed over.

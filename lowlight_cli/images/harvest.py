@@ -1,10 +1,12 @@
 """What an opened Pillow image knows besides its pixels: metadata, JPEG quality, frames that are no frames."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 
-from PIL import ImageFile
+from PIL import ImageFile, TiffImagePlugin
 
+from lowlight_cli.errors import InputError
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
 from lowlight_cli.images.gather import Directories
@@ -12,6 +14,7 @@ from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, reada
 from lowlight_cli.images.tiff_tags import Tag
 
 _LARGEST_DPI = 65_535  # what JPEG can say; more is damage
+_MOST_PAGES = 4096  # each costs Pillow about a millisecond before one is decoded
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
 # Texts in which PNG writers keep what PNG had, or has, no place for; APP1 is the one or the other.
 _PNG_EXIF = ("Raw profile type exif", "Raw profile type APP1")
@@ -33,13 +36,15 @@ def format_of(image: ImageFile.ImageFile) -> str:
 
 
 def frame_places(image: ImageFile.ImageFile) -> Sequence[int]:
-    """Return where the frames or pages lie among all pictures; a second eye, a gain map or a small copy is none."""
+    """Return where the frames or pages lie among all pictures; a second eye, a gain map or a small copy is none.
+
+    Raises:
+        InputError: there are thousands of pages.
+    """
+    if image.format == "TIFF":
+        return _full_pages(image)
     count = int(getattr(image, "n_frames", 1))
-    if format_of(image) in ("JPEG", "HEIF"):
-        return range(1)
-    if image.format == "TIFF" and count > 1:
-        return _full_pages(image, count)
-    return range(count)
+    return range(1 if format_of(image) in ("JPEG", "HEIF") else count)
 
 
 def orientation_to_undo(image: ImageFile.ImageFile) -> int:
@@ -121,15 +126,27 @@ def _table_sum(quality: int) -> int:
     return sum(min(255, max(1, (step * scale + 50) // 100)) for step in _LUMINANCE_TABLE)
 
 
-def _full_pages(image: ImageFile.ImageFile, count: int) -> Sequence[int]:
+def _full_pages(image: ImageFile.ImageFile) -> Sequence[int]:
     """Return the pages of a TIFF that are no smaller copies of another."""
     pages = []
-    for index in range(count):
-        image.seek(index)
-        if not int(getattr(image, "tag_v2", {}).get(Tag.NEW_SUBFILE_TYPE, 0)) & 1:
-            pages.append(index)
+    with suppress(EOFError):  # behind the last
+        for index in range(_MOST_PAGES):
+            image.seek(index)
+            if not int(getattr(image, "tag_v2", {}).get(Tag.NEW_SUBFILE_TYPE, 0)) & 1:
+                pages.append(index)
+        image.seek(_MOST_PAGES)
+        raise InputError(f"it has more than {_MOST_PAGES} pages; split it into several files")
     image.seek(0)
     return pages or range(1)
+
+
+def place_of_page(image: ImageFile.ImageFile) -> int:
+    """Return where the directory of an opened TIFF's page begins.
+
+    Pillow came by it, and noted where; a walk from the first page, once more for each, takes minutes for thousands.
+    """
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    return image._frame_pos[image.tell()]
 
 
 def _told_by_tiff(image: ImageFile.ImageFile) -> Directories | None:
@@ -139,7 +156,7 @@ def _told_by_tiff(image: ImageFile.ImageFile) -> Directories | None:
         return None
     place = file.tell()
     try:
-        return Directories(file, image.tell())
+        return Directories(file, place_of_page(image))
     except (ValueError, OSError):
         return None
     finally:

@@ -27,29 +27,25 @@ _PARTED = frozenset([Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS, Tag.TILE_OFFSETS,
 _SHORT = 3
 
 
-def read_planes(content: bytes, *, page: int, planes: int, bits: int) -> Pixels:
+def read_planes(content: bytes, *, place: int, planes: int, bits: int) -> Pixels:
     """Return a page of `planes` planes, of 8 or 16 bits each, from the bytes of the whole file: `(H, W, planes)`.
 
     Raises:
-        ValueError: there is no such page, or its directory does not part into so many planes. Damage raises whatever
+        ValueError: no directory begins at `place`, or it does not part into so many planes. Damage raises whatever
             Pillow raises.
     """
     greys = []
-    for file in _plane_files(content, page, planes, bits):
+    for file in _plane_files(content, place, planes, bits):
         with Image.open(io.BytesIO(file), formats=("TIFF",)) as grey:
             greys.append(np.asarray(grey))
     whole = np.stack(greys, axis=2)
     return whole.astype(np.uint16) if bits == 16 else whole.astype(np.uint8)
 
 
-def _plane_files(content: bytes, page: int, planes: int, bits: int) -> Iterator[bytes]:
+def _plane_files(content: bytes, place: int, planes: int, bits: int) -> Iterator[bytes]:
     """Yield for each plane the whole file, with the directory of a grey picture."""
     block = TiffBlock(content)
-    found: Directory | None = block.first()
-    for _ in range(page):
-        found = found.next() if found else None
-    if found is None:
-        raise ValueError(f"no page {page}")
+    found = block.directory(place)
     # A directory begins at an even place.
     start = len(content) + len(content) % 2
     header = content[:4] + struct.pack(f"{block.order}I", start)

@@ -17,7 +17,15 @@ from PIL import Image, ImageFile
 from lowlight_cli.errors import InputError
 from lowlight_cli.images.bmp import embedded_profile
 from lowlight_cli.images.gamma import adobe_rgb, profile_of_png
-from lowlight_cli.images.harvest import exif_of, format_of, jpeg_quality, orientation_to_undo, profile_of, tags_of
+from lowlight_cli.images.harvest import (
+    exif_of,
+    format_of,
+    jpeg_quality,
+    orientation_to_undo,
+    place_of_page,
+    profile_of,
+    tags_of,
+)
 from lowlight_cli.images.layout import (
     depth_of,
     first_pass,
@@ -162,7 +170,7 @@ def _in_planes(image: ImageFile.ImageFile, depth: int) -> _Samples:
     image.fp.seek(0)
     content = image.fp.read()
     names = image.getbands()
-    planes = read_planes(content, page=image.tell(), planes=len(names), bits=depth)
+    planes = read_planes(content, place=place_of_page(image), planes=len(names), bits=depth)
     colours = len(names) if image.mode == "RGB" else len(names) - 1
     pixels: Pixels = planes[..., :colours].copy()
     if names[-1] not in "Aa":
