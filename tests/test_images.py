@@ -39,7 +39,7 @@ from lowlight_cli.images.colour import linear_to_srgb
 from lowlight_cli.images.gamma import profile_of_png
 from lowlight_cli.images.metadata import Tags, as_srgb, orientation_of, readable_exif
 from lowlight_cli.images.profiles import plan_colour
-from lowlight_cli.images.sniff import bits_of_avif, has_gain_map
+from lowlight_cli.images.sniff import bits_of_avif, has_gain_map, has_more_scans
 from lowlight_cli.settings import Encoding
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -664,6 +664,19 @@ def test_a_bad_file_is_one_clear_sentence(content: bytes, reason: str, tmp_path:
         assert "\n" not in str(caught.value)
         assert str(path) not in str(caught.value)
     assert path.read_bytes() == content
+
+
+def test_scans_of_a_jpeg_are_counted_as_its_decoder_meets_them() -> None:
+    plain = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG", quality=95)
+    progressive = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG", progressive=True, comment=b"\xff\xda" * 200)
+    for content, scans in ((plain, 1), (progressive, 10), (progressive + plain * 3, 10), (plain[:-2], 1)):
+        assert has_more_scans(io.BytesIO(content), scans - 1)
+        assert not has_more_scans(io.BytesIO(content), scans)
+    within = progressive.replace(b"\xff\xd9", b"")
+    for length in (1, 65_530, 65_531, 65_532, 65_533):  # so that the next lies across what is read at once
+        segment = b"\xff\xfe" + struct.pack(">H", length + 2) + b"\xff" * length
+        assert has_more_scans(io.BytesIO(within + segment + b"\xff\xda\0\x02" + plain), 10)
+        assert not has_more_scans(io.BytesIO(within + segment + b"\xff\xd9" + plain), 10)
 
 
 @settings(max_examples=150)

@@ -34,14 +34,19 @@ from lowlight_cli.images.sniff import (
     colours_of,
     foreign_name,
     has_gain_map,
+    has_more_scans,
     is_lossless_webp,
     kind_of,
     stream_of,
 )
 from lowlight_cli.images.tiff_tags import Tag
-from lowlight_cli.images.unpack import NO_AGREED_WHITE, picture_of
+from lowlight_cli.images.unpack import NO_AGREED_WHITE, Reopen, picture_of
 
 _FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+
+# Every scan of a JPEG goes over the whole picture, whether or not it holds anything for it. Encoders write about ten,
+# some a hundred for small pictures.
+_FEW_SCANS, _MOST_SCANS, _PIXELS_OF_ALL_SCANS = 20, 1000, 1 << 31
 
 # ITU-T H.273: the curves PQ and HLG; the primaries of BT.2020 and Display P3, which no profile stands for.
 _HDR_CURVES, _WIDE_PRIMARIES = (16, 18), (9, 12)
@@ -185,7 +190,7 @@ def read_picture(source: Source, *, pixel_budget: int | None = None) -> Picture:
             if places[0]:
                 image.seek(places[0])
                 _require_budget(image, budget)
-            picture = picture_of(image, partial(_opened, source, kind, budget, places[0]))
+            picture = _decoded(image, source, partial(_opened, source, kind, budget, places[0]))
     if len(places) > 1:
         picture = picture.with_warning(f"only the first of its {len(places)} frames was read")
     return _with_facts_of_file(picture, source, head)
@@ -246,9 +251,18 @@ def read_frames(animation: Animation) -> Iterator[Frame]:
             with _boundary(budget):
                 image.seek(index)
                 _require_budget(image, budget)
-                picture = picture_of(image, partial(again, index))
+                picture = _decoded(image, source, partial(again, index))
                 milliseconds = float(image.info.get("duration", 0) or 0)
             yield Frame(_with_facts_of_file(picture, source, head), milliseconds)
+
+
+def _decoded(image: ImageFile.ImageFile, source: Source, reopen: Reopen) -> Picture:
+    if format_of(image) == "JPEG":
+        most = max(_FEW_SCANS, min(_MOST_SCANS, _PIXELS_OF_ALL_SCANS // (image.width * image.height)))
+        with stream_of(source) as file:
+            if has_more_scans(file, most):
+                raise InputError(f"it draws its picture in more than {most} scans, too many for its size")
+    return picture_of(image, reopen)
 
 
 def _with_facts_of_file(picture: Picture, source: Source, head: bytes) -> Picture:

@@ -6,6 +6,7 @@ The planner's own look at the first bytes (`paths.sniff`) names the format; here
 import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,12 @@ Source = Path | bytes
 HEAD_BYTES = 1 << 16
 
 _MOST_CHUNKS = 1000  # before a WebP's first pixels; more is damage
+
+# A JPEG's markers: 0xFF and a byte that is no fill byte, no zero (of coded data) and no restart (among it).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_BARE = (0x01, 0xD8)  # markers with no segment behind them
+_READ_AT_ONCE = 1 << 16
 
 _FOREIGN = {
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
@@ -74,6 +81,38 @@ def is_lossless_webp(file: BinaryIO) -> bool:
         # The chunks of an animation's frame follow its place and time.
         file.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
     return False
+
+
+def has_more_scans(file: BinaryIO, most: int) -> bool:
+    """Whether a JPEG's picture is stored in more than this many scans; pictures behind the first one do not count.
+
+    Source: ITU-T T.81, B.1.1.
+    """
+    scans = 0
+    for marker in _jpeg_markers(file):
+        scans += marker == _JPEG_SCAN
+        if marker == _JPEG_END or scans > most:
+            break
+    return scans > most
+
+
+def _jpeg_markers(file: BinaryIO) -> Iterator[int]:
+    """Yield a JPEG's markers one after another, passing over what their segments hold and over coded data."""
+    window, place = b"", 0
+    while True:
+        if place > len(window):
+            file.seek(place - len(window), os.SEEK_CUR)
+            window, place = b"", 0
+        found = _JPEG_MARKER.search(window, place)
+        if found and found.end() + 2 <= len(window):
+            marker, place = window[found.end() - 1], found.end()
+            yield marker
+            if marker not in _JPEG_BARE:
+                place += int.from_bytes(window[place : place + 2], "big")
+        elif more := file.read(_READ_AT_ONCE):
+            window, place = window[found.start() if found else max(place, len(window) - 1) :] + more, 0
+        else:
+            return
 
 
 def bits_of_avif(head: bytes) -> int:

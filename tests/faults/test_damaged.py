@@ -145,6 +145,19 @@ def tiff_of_one_value(entries: int, size: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4 + size)
 
 
+def jpeg(width: int, height: int, scans: int, *, frame: int = 0xC2, between: bytes = b"") -> bytes:
+    """Return a JPEG whose every scan is empty, and costs its decoder a pass over all pixels nevertheless."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    head = b"\xff\xd8" + segment(0xDB, bytes(1) + bytes([16]) * 64)
+    head += segment(frame, struct.pack(">BHHB", 8, height, width, 3) + b"\x01\x11\0\x02\x11\0\x03\x11\0")
+    head += b"".join(segment(0xC4, bytes((table, 1, 1, *bytes(14), 0, 1))) for table in (0x00, 0x10))
+    scan = segment(0xDA, b"\x01\x01\0\0\0\0" if frame in (0xC2, 0xCA) else b"\x01\x01\0\0\x3f\0")
+    return head + scan + between + scan * (scans - 1) + b"\xff\xd9"
+
+
 def gif(frames: int) -> bytes:
     frame = b"\x21\xf9\x04\x00\x00\x00\x00\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00"
     return b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff" + frame * frames + b";"
@@ -161,6 +174,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "BMP": lambda: patched(saved("BMP"), b"BM", 18, struct.pack("<2i", 2**31 - 1, 2**31 - 1)),
     "GIF": lambda: patched(saved("GIF"), b"GIF8", 6, struct.pack("<2H", 65535, 65535)),
     "JPEG": lambda: patched(saved("JPEG"), b"\xff\xc0", 5, struct.pack(">2H", 65500, 65500)),
+    "JPEG of 10,000 scans": lambda: jpeg(8192, 8192, 10_000),
+    "JPEG of 100 scans, arithmetic": lambda: jpeg(8192, 8192, 100, frame=0xC9),
+    "JPEG of hidden scans": lambda: jpeg(8192, 8192, 10_000, between=b"\xff\x01\xff\xff\xff\xfe\0\x04\xff\xd9"),
+    "small JPEG of a million scans": lambda: jpeg(64, 64, 1_000_000),
     "TIFF": lambda: tiff(2**32 - 1, 2**32 - 1),
     "TIFF of one row": lambda: tiff(2**31 - 1, 1),
     "PPM": lambda: b"P6 99999 99999 255\n" + bytes(100),
@@ -181,6 +198,16 @@ def test_a_bomb_is_refused_at_once_and_cheaply(bomb: str, decoders: Forks, tmp_p
     assert told["outcome"] == "refused", told
     assert told["seconds"] < 1
     assert ran.peak_bytes < 150e6
+
+
+@pytest.mark.parametrize(("side", "scans"), [(64, 100), (8192, 20)])
+def test_a_jpeg_in_as_many_scans_as_any_encoder_writes_is_read(
+    side: int, scans: int, decoders: Forks, tmp_path: Path
+) -> None:
+    path = tmp_path / "progressive.jpg"
+    path.write_bytes(jpeg(side, side, scans))
+    ran = decoders.run(path, "100000000", call="decoding:tell_file", seconds=60)
+    assert json.loads(ran.out)["outcome"] == "read"
 
 
 def test_a_value_that_a_thousand_entries_share_is_read_once(decoders: Forks, tmp_path: Path) -> None:
