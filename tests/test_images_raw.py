@@ -1,5 +1,6 @@
 """Raw photos: developed by LibRaw, with what their files say about them. The files are made here, byte by byte."""
 
+import io
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import ExifTags, Image
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import read_picture, write_picture
+from lowlight_cli.images.extras import _exif_of_preview
 from lowlight_cli.settings import Encoding
 
 pytest.importorskip("rawpy", reason="raw photos need an extra")  # which `test` takes along
@@ -152,3 +154,21 @@ def test_a_raw_photo_cut_short_is_one_sentence(photo: Path) -> None:
 def test_a_dark_raw_photo_is_not_made_bright_twice(photo: Path) -> None:
     """A sensor at a third of its range; LibRaw's own brightening would turn it white."""
     assert 30_000 < read_picture(photo).pixels.mean() < 45_000
+
+
+class Previewed:
+    """A raw photo whose directories cannot be read, as LibRaw gives it: all that is asked for is its preview."""
+
+    def __init__(self, preview: bytes) -> None:
+        self.data = preview
+
+    def extract_thumb(self) -> "Previewed":
+        return self
+
+
+@pytest.mark.parametrize(("format", "is_read"), [("JPEG", True), ("PNG", False), ("WEBP", False)])
+def test_only_a_jpeg_is_taken_for_a_preview(format: str, is_read: bool) -> None:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Model] = "Model 1"
+    Image.new("RGB", (8, 8)).save(file, format, exif=exif)
+    assert (b"Model 1" in (_exif_of_preview(Previewed(file.getvalue())) or b"")) == is_read

@@ -108,7 +108,8 @@ def _tags_of_raw(source: Source, photo: "RawPy") -> Tags:
 def _exif_of_preview(photo: "RawPy") -> bytes | None:
     try:
         preview = photo.extract_thumb().data
-        with Image.open(io.BytesIO(preview if isinstance(preview, bytes) else b"")) as image:
+        # Cameras store JPEGs. What else Pillow knows by its first bytes is no preview, and was never judged here.
+        with Image.open(io.BytesIO(preview if isinstance(preview, bytes) else b""), formats=("JPEG",)) as image:
             block = readable_exif(image.info.get("exif"))
         return Directories(io.BytesIO(block)).exif(without=(Tag.MAKER_NOTE, Tag.INTEROP_DIRECTORY)) if block else None
     except Exception:  # LibRaw has no preview, or Pillow raises whatever its reading of bytes makes it raise
