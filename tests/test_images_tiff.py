@@ -321,7 +321,18 @@ def test_a_page_costs_the_same_among_many(
 
 
 def test_pages_by_the_ten_thousand_are_refused_in_a_sentence() -> None:
-    content = pages_of_one_pixel(4097)
-    for read in (probe, read_picture, read_animation):
-        with pytest.raises(InputError, match="more than 4096 pages"):
-            read(content)
+    with pytest.raises(InputError, match="more than 4096 pages"):
+        probe(pages_of_one_pixel(4097))
+
+
+def test_pages_that_share_their_entries_are_refused_before_all_are_read() -> None:
+    pages, entries = 1000, 3000
+    values = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    # Behind every line's value stands what a directory of so many entries begins with.
+    lines = bytearray(b"".join(struct.pack("<HHIHH", tag, SHORT, 1, values[tag], entries) for tag in values))
+    lines = lines * ((pages + entries) // len(values) + 1)
+    for page in range(pages - 1):
+        struct.pack_into("<I", lines, 12 * (page + entries), 16 + 12 * (page + 1))
+    content = b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", entries) + lines
+    with pytest.raises(InputError, match="one over another"):
+        probe(content)

@@ -36,6 +36,16 @@ class _Value(NamedTuple):
 _Directory = dict[int, "_Value | _Directory"]
 
 
+def directory_bytes(file: IO[bytes], place: int) -> int:
+    """Return how long the directory that begins at `place` of a TIFF says to be, at most up to the end of the file."""
+    file.seek(0)
+    head = file.read(4)
+    is_big = head[2] == _BIG
+    file.seek(place)
+    count = int.from_bytes(file.read(8 if is_big else 2), "little" if head[:2] == b"II" else "big")
+    return min(count * (20 if is_big else 12), file.seek(0, io.SEEK_END) - place)
+
+
 class Directories:
     """The directories of one page of a file: that which begins at `place`, or the first.
 

@@ -1,5 +1,6 @@
 """What an opened Pillow image knows besides its pixels: metadata, JPEG quality, frames that are no frames."""
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -9,12 +10,13 @@ from PIL import ImageFile, TiffImagePlugin
 from lowlight_cli.errors import InputError
 from lowlight_cli.images import photoshop
 from lowlight_cli.images import xmp as packets
-from lowlight_cli.images.gather import Directories
+from lowlight_cli.images.gather import Directories, directory_bytes
 from lowlight_cli.images.metadata import EXIF_START, Tags, orientation_of, readable_exif
 from lowlight_cli.images.tiff_tags import Tag
 
 _LARGEST_DPI = 65_535  # what JPEG can say; more is damage
 _MOST_PAGES = 4096  # each costs Pillow about a millisecond before one is decoded
+_TIMES_OVER = 16  # in a file that is only damaged, some directories may seem to reach to its end
 _PHOTOSHOP_START = b"Photoshop 3.0\x00"
 # Texts in which PNG writers keep what PNG had, or has, no place for; APP1 is the one or the other.
 _PNG_EXIF = ("Raw profile type exif", "Raw profile type APP1")
@@ -39,7 +41,7 @@ def frame_places(image: ImageFile.ImageFile) -> Sequence[int]:
     """Return where the frames or pages lie among all pictures; a second eye, a gain map or a small copy is none.
 
     Raises:
-        InputError: there are thousands of pages.
+        InputError: there are thousands of pages, or they lie one over another.
     """
     if image.format == "TIFF":
         return _full_pages(image)
@@ -128,14 +130,22 @@ def _table_sum(quality: int) -> int:
 
 def _full_pages(image: ImageFile.ImageFile) -> Sequence[int]:
     """Return the pages of a TIFF that are no smaller copies of another."""
-    pages = []
+    file, pages, read = image.fp, [], 0
+    assert file is not None  # it was opened just now
+    start = file.tell()
+    length = file.seek(0, io.SEEK_END)
     with suppress(EOFError):  # behind the last
         for index in range(_MOST_PAGES):
             image.seek(index)
+            # Each may begin one entry behind the page before, and share thousands of entries with it.
+            read += directory_bytes(file, place_of_page(image))
+            if read > _TIMES_OVER * length:
+                raise InputError("its pages lie one over another")
             if not int(getattr(image, "tag_v2", {}).get(Tag.NEW_SUBFILE_TYPE, 0)) & 1:
                 pages.append(index)
         image.seek(_MOST_PAGES)
         raise InputError(f"it has more than {_MOST_PAGES} pages; split it into several files")
+    file.seek(start)
     image.seek(0)
     return pages or range(1)
 
