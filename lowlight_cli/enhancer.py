@@ -14,7 +14,7 @@ from torch import Tensor
 from lowlight_cli import cache
 from lowlight_cli.backends import BACKENDS, SAMPLE_SIDE, BackendInfo, load_backend
 from lowlight_cli.backends.base import Backend, TileEnhancer
-from lowlight_cli.bars import within_bars
+from lowlight_cli.bars import Box, within_bars
 from lowlight_cli.device import (
     bound_threads,
     choose_device,
@@ -115,7 +115,7 @@ class Enhancer:
         Raises ResourceError when memory runs out at the smallest tile and NumericsError when the result is not
         finite in fp32 either.
         """
-        if self.info.needs_weights and (box := within_bars([picture.pixels])):
+        if self.info.needs_weights and (box := box_of(picture)):
             inner = self._enhanced(picture.part(*box), tone, on_tile)
             return replace(inner, picture=picture.with_part(*box, inner.picture))
         return self._enhanced(picture, tone, on_tile)
@@ -137,6 +137,11 @@ class Enhancer:
             torch.cat(list(_Run(self, _TensorSource(one[None].float().cpu())).bands(tone)), dim=-2) for one in image
         ]
         return torch.cat(results).to(image)
+
+
+def box_of(picture: Picture) -> Box | None:
+    """Return what lies within a picture's bars, None where it has none; black that alpha hides is no bar."""
+    return None if picture.alpha is not None else within_bars([picture.pixels])
 
 
 def _geometry(info: BackendInfo, tiling: Tiling, size: int) -> dict[str, int]:

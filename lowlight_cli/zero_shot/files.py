@@ -9,11 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lowlight_cli.bars import within_bars
 from lowlight_cli.batch import BatchSettings, keep_times, misnamed
 from lowlight_cli.comparison import write_comparison
 from lowlight_cli.device import bound_threads, choose_device, explained_memory
-from lowlight_cli.enhancer import Enhancer, PictureSource
+from lowlight_cli.enhancer import Enhancer, PictureSource, box_of
 from lowlight_cli.errors import InputError, LowlightError, OutputError
 from lowlight_cli.images import Picture, probe, read_picture, stops_between, write_picture
 from lowlight_cli.paths import Job, variant_path
@@ -97,7 +96,7 @@ class ZeroShotFiles:
         """Yield the steps; the generator's own result is the fitted state dict."""
         device = choose_device(self._compute.device)
         bound_threads()
-        boxes = [(photo, within_bars([photo.pixels])) for _, photo in photos]
+        boxes = [(photo, box_of(photo)) for _, photo in photos]
         sources = [PictureSource(photo.part(*box) if box else photo) for photo, box in boxes]
         fit = Fit(sources, self._settings, initial=self._initial, device=device)
         number = 0
