@@ -740,7 +740,7 @@ def with_pictures(path: Path, codec: str, sizes: list[tuple[int, int]]) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg", "mpeg4", "libx264", "jpeg2000"])
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("larger", [(80, 72), (3200, 1600)])
 def test_no_frame_may_have_more_pixels_than_are_allowed(tmp_path, codec, place, larger):
     """Those that are only a little larger are decoded, for decoders count roughly, and refused all the same."""
@@ -755,7 +755,9 @@ def test_no_frame_may_have_more_pixels_than_are_allowed(tmp_path, codec, place, 
     assert ran.exit_code == 1, ran.output
     assert re.search("its film has .*more .*than --max-megapixels allows", json.loads(ran.stdout)["error"]["message"])
     assert not (tmp_path / "b.mp4").exists()
-    assert done(with_pictures(tmp_path / "c.mov", codec, [(80, 64), (64, 48), (64, 80)]), *allowed).size == (80, 64)
+    if larger == (80, 72):
+        smaller = with_pictures(tmp_path / "c.mov", codec, [(80, 64), (64, 48), (64, 80)])
+        assert done(smaller, *allowed).size == (80, 64)
 
 
 @pytest.mark.parametrize("place", [0, 1])
