@@ -13,11 +13,13 @@ from torch import Tensor
 
 from lowlight_cli.enhancer import Enhancer, load_enhancer
 from lowlight_cli.errors import SettingsError
+from lowlight_cli.images import Picture
 from lowlight_cli.images.colour import grey_of
+from lowlight_cli.images.hidden import without_hidden
 from lowlight_cli.paths import facts_of
 from lowlight_cli.settings import DEFAULT_MODEL, Compute, Precision, Tiling, Tone
 
-Picture = TypeVar("Picture", Image.Image, NDArray[np.generic], Tensor)
+AnyPicture = TypeVar("AnyPicture", Image.Image, NDArray[np.generic], Tensor)
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _BARE_MODES = ("F", "I")
@@ -26,7 +28,7 @@ _LEAST, _MOST = -0.5, 4.0
 
 
 def enhance(
-    picture: Picture,
+    picture: AnyPicture,
     *,
     model: str = DEFAULT_MODEL,
     weights: str | Path | None = None,
@@ -39,12 +41,12 @@ def enhance(
     precision: Precision = Compute.precision,
     tile: int | None = None,
     offline: bool = False,
-) -> Picture:
+) -> AnyPicture:
     """Make a dark picture bright and clean, as `lowlight enhance` does; the options are the command's.
 
     - A PIL image: any mode but F and I, whose numbers have no agreed white; L, LA, I;16 (and its kin), RGB and RGBA
-      come back in their mode, others as RGB. Alpha is untouched. The values are taken as sRGB and the image as upright:
-      profiles and EXIF are the caller's.
+      come back in their mode, others as RGB. Alpha is untouched, as is what it hides. The values are taken as sRGB and
+      the image as upright: profiles and EXIF are the caller's.
     - A numpy array: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, RGB order; uint8, uint16, or floats in [0, 1].
     - A tensor: `(3, H, W)` or `(N, 3, H, W)`, RGB floats in [0, 1], any device.
 
@@ -114,19 +116,29 @@ def _enhance_array(picture: NDArray[np.generic], enhancer: Enhancer, tone: Tone)
     planes = picture[..., None] if picture.ndim == 2 else picture
     if planes.ndim != 3 or planes.shape[2] not in (1, 2, 3, 4) or 0 in planes.shape:
         raise SettingsError(f"an array is (H, W), or (H, W, C) with 1 to 4 channels, not {picture.shape}")
-    colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
-    top = 1.0 if np.issubdtype(picture.dtype, np.floating) else float(np.iinfo(_depth(picture)).max)
-    if top == 1.0:
+    count = 3 if planes.shape[2] > 2 else 1
+    colours, alpha = planes[..., :count], planes[..., count] if planes.shape[2] > count else None
+    result = planes.copy()
+    if np.issubdtype(picture.dtype, np.floating):
         _require_range(float(colours.min()), float(colours.max()))
-    floats = torch.from_numpy(np.ascontiguousarray(colours, dtype=np.float32) / np.float32(top))
-    image = floats.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
+        result[..., :count] = _enhance_floats(colours.astype(np.float32), alpha, enhancer, tone)
+    else:
+        depth = _depth(picture)
+        whole = Picture(colours.astype(depth, copy=False), None if alpha is None else alpha.astype(depth, copy=False))
+        result[..., :count] = enhancer.enhance(whole, tone=tone).picture.pixels
+    return result.reshape(picture.shape)
+
+
+def _enhance_floats(
+    colours: NDArray[np.float32], alpha: NDArray[np.generic] | None, enhancer: Enhancer, tone: Tone
+) -> NDArray[np.float32]:
+    shown = colours if alpha is None else without_hidden(colours, alpha)
+    image = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
     bright = enhancer.enhance_tensor(image, tone=tone)[0].numpy()
     if colours.shape[2] == 1:
         bright = grey_of(bright)[None]
-    bright = bright.transpose(1, 2, 0) * top
-    result = planes.copy()
-    result[..., : colours.shape[2]] = bright if top == 1.0 else np.rint(bright)
-    return result.reshape(picture.shape)
+    bright = bright.transpose(1, 2, 0)
+    return bright if alpha is None else np.where(alpha[..., None] == 0, colours, bright)
 
 
 def _require_range(least: float, most: float) -> None:

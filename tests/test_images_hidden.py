@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from typer.testing import CliRunner
 
+from lowlight_cli.arrays import enhance
 from lowlight_cli.cli import app
 from lowlight_cli.images import Picture
 from lowlight_cli.images.hidden import without_hidden
@@ -64,3 +65,18 @@ def test_what_alpha_hides_changes_nothing_that_is_seen_and_is_kept(tmp_path, com
     assert (black[..., 3] == alpha).all()
     assert (black[alpha == 0][:, :3] == 0).all()
     assert (white[alpha == 0][:, :3] == 255).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_from_python_what_alpha_hides_changes_nothing_either(dtype):
+    most = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    alpha = (np.random.default_rng(0).random((32, 40)) > 0.5) * most
+    colours = np.random.default_rng(1).random((32, 40, 3)) * 0.1 * most
+    given = [np.where(alpha[..., None] > 0, colours, hidden) for hidden in (0, most)]
+    results = [enhance(np.dstack((shown, alpha)).astype(dtype)) for shown in given]
+    seen = alpha > 0
+    assert (results[0][seen] == results[1][seen]).all()
+    assert results[0][seen][:, :3].mean() > 2 * colours[seen].mean()
+    for result, hidden in zip(results, (0, most), strict=True):
+        assert (result[~seen][:, :3] == hidden).all()
+        assert (result[..., 3] == alpha).all()

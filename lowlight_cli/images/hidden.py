@@ -1,17 +1,17 @@
 """Colours that alpha hides, drawn from those that are seen: what nobody sees must not change what is."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BAND_PIXELS = 1 << 20
 
-Levels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+Levels = TypeVar("Levels", NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.float32])
 Cells: TypeAlias = NDArray[np.float32]
 
 
-def without_hidden(pixels: Levels, alpha: Levels) -> Levels:
+def without_hidden(pixels: Levels, alpha: NDArray[Any]) -> Levels:
     """Return `(H, W, C)` with other colours where alpha `(H, W)` is 0: those of what is seen nearby, ever more blurred.
 
     Pull and push: cells of twice the side average what is seen in them, until every cell sees something; then what is
@@ -25,8 +25,10 @@ def without_hidden(pixels: Levels, alpha: Levels) -> Levels:
     means = _filled(*(np.concatenate(part) for part in zip(*pulled, strict=True)))
     filled = pixels.copy()
     for rows in bands:
-        own = np.rint(_doubled(means[rows.start // 2 : rows.stop // 2], alpha[rows].shape)).astype(pixels.dtype)
-        np.copyto(filled[rows], own, where=alpha[rows, :, None] == 0)
+        own = _doubled(means[rows.start // 2 : rows.stop // 2], alpha[rows].shape)
+        if np.issubdtype(pixels.dtype, np.integer):
+            own = np.rint(own)
+        np.copyto(filled[rows], own.astype(pixels.dtype), where=alpha[rows, :, None] == 0)
     return filled
 
 
