@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_BLACK, _EDGE = 2 / 255, 5 / 255  # what bars have at most, and most of a row within their end has at least
+_EDGE_ROWS = 4  # where codecs blur the end: one of them will do
+_EDGE_SHARE = 0.5
 _LEAST_SHARE = 0.02  # of a side: narrower than that nobody sees what is done to it
 _SLACK_SHARE = 0.01  # of a side, by which opposite bars may differ
-_EDGE = 4  # rows within a bar's end, where codecs blur it, of which ...
-_EDGE_SHARE = 0.5  # ... so much must be brighter than black in one of them
-_BLACK_SHARE = 2 / 255
 
 Pixels = NDArray[np.integer[Any]]
 
@@ -32,42 +32,49 @@ def within_bars(pictures: Iterable[Pixels]) -> Box | None:
 
     No more pictures are asked for once one has anything bright at its borders.
     """
-    seen: NDArray[np.bool_] | None = None
+    brightest: Pixels | None = None
     for picture in pictures:
-        black = np.iinfo(picture.dtype).max * _BLACK_SHARE
-        if seen is None:
-            seen = np.zeros(picture.shape[:2], np.bool_)
-        if not _may_have_bars(picture, black):
+        if not _may_have_bars(picture):
             return None
-        seen |= (picture > black).any(axis=2)
-    return None if seen is None else _box_of(seen)
+        levels = picture.max(axis=2)
+        brightest = levels if brightest is None else np.maximum(brightest, levels)
+    return None if brightest is None else _box_of(brightest)
 
 
-def _may_have_bars(picture: Pixels, black: float) -> bool:
+def _may_have_bars(picture: Pixels) -> bool:
     sides = (picture[0], picture[-1]), (picture[:, 0], picture[:, -1])
-    return any(all((side <= black).all() for side in pair) for pair in sides)
+    return any(not any(_above(_BLACK, side).any() for side in pair) for pair in sides)
 
 
-def _box_of(seen: NDArray[np.bool_]) -> Box | None:
+def _above(share: float, levels: Pixels) -> NDArray[np.bool_]:
+    above: NDArray[np.bool_] = levels > share * np.iinfo(levels.dtype).max
+    return above
+
+
+def _box_of(brightest: Pixels) -> Box | None:
+    seen = _above(_BLACK, brightest)
     if not seen.any():
         return None
+    height, width = seen.shape
     rows, columns = (_extent(np.logical_or.reduce(seen, axis=axis)) for axis in (1, 0))
-    inner = seen[rows, columns]
+    bright = _above(_EDGE, brightest[rows, columns])
+    whole = Box(slice(0, height), slice(0, width))
     box = Box(
-        rows if _are_bars(rows, seen.shape[0], inner) else slice(0, seen.shape[0]),
-        columns if _are_bars(columns, seen.shape[1], inner.T) else slice(0, seen.shape[1]),
+        rows if _are_bars(rows, height, bright) else whole.rows,
+        columns if _are_bars(columns, width, bright.T) else whole.columns,
     )
-    return None if box == Box(slice(0, seen.shape[0]), slice(0, seen.shape[1])) else box
+    return None if box == whole else box
 
 
 def _extent(lines: NDArray[np.bool_]) -> slice:
     return slice(int(lines.argmax()), len(lines) - int(lines[::-1].argmax()))
 
 
-def _are_bars(lines: slice, length: int, inner: NDArray[np.bool_]) -> bool:
+def _are_bars(lines: slice, length: int, bright: NDArray[np.bool_]) -> bool:
+    """Whether what lies before and behind some of so many lines are bars; `bright` is within all that is not black."""
     before, behind = lines.start, length - lines.stop
     return bool(
         min(before, behind) >= max(_LEAST_SHARE * length, 2)
         and abs(before - behind) <= max(_SLACK_SHARE * length, 2)
-        and all(edge.mean(axis=1).max() > _EDGE_SHARE for edge in (inner[:_EDGE], inner[-_EDGE:]))
+        and all(end.mean(axis=1).max() > _EDGE_SHARE for end in (bright[:_EDGE_ROWS], bright[-_EDGE_ROWS:]))
     )

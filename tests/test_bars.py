@@ -42,6 +42,11 @@ def test_a_thing_before_black_has_no_bars():
     assert within_bars([np.zeros((60, 80, 3), np.uint8)]) is None
 
 
+def test_a_picture_that_grows_dark_towards_its_borders_has_no_bars():
+    down = np.minimum(np.arange(240), np.arange(240)[::-1])[:, None] // 8  # of 255, the same in eight rows each
+    assert within_bars([np.broadcast_to(down[..., None], (240, 320, 3)).astype(np.uint8)]) is None
+
+
 def test_bars_are_those_of_all_pictures_and_no_more_are_asked_for_than_tell():
     dark, bright = barred(20, 20, 0, 0), barred(9, 9, 0, 0)
     assert within_bars([np.zeros_like(dark), dark, bright, dark]) == (slice(9, 51), slice(0, 80))
