@@ -128,6 +128,24 @@ def make_folder(target: Path) -> None:
         raise OutputError(f"cannot make the folder {target.parent}: {error.strerror or error}") from error
 
 
+def make_private_folder(folder: Path) -> bool:
+    """Make a folder that this user alone can enter; return whether what has its name now is one, and this user's.
+
+    Its name may be foreseen: where others can write, one of them may have put a link to another folder there. Raises
+    OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+        return False
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        with suppress(OSError):  # some file systems have no modes
+            folder.chmod(0o700)
+    return True
+
+
 def require_writable(target: Path) -> None:
     """Refuse a target whose folder, or the nearest one above it that is there, takes no files; nothing is left there.
 

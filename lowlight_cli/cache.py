@@ -8,7 +8,6 @@ No torch here.
 import hashlib
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lowlight_cli.atomic import PART_SUFFIX, atomic_file, write_atomically
+from lowlight_cli.atomic import PART_SUFFIX, atomic_file, make_private_folder, write_atomically
 from lowlight_cli.errors import OutputError, SettingsError, WeightsError
 from lowlight_cli.locks import one_process
 from lowlight_cli.manifest import Manifest, WeightsEntry
@@ -60,12 +59,8 @@ def private_folder(name: str) -> Path:
     """
     folder = cache_folder() / name
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        facts = folder.lstat()
-        if not stat.S_ISDIR(facts.st_mode) or (hasattr(os, "getuid") and facts.st_uid != os.getuid()):
+        if not make_private_folder(folder):
             raise OutputError(f"{folder} is not a folder of your own; {_OTHER_FOLDER}")
-        folder.chmod(0o700)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}; {_OTHER_FOLDER}") from error
     return folder

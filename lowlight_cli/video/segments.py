@@ -6,10 +6,8 @@ and, with them, the state of whatever looks across frames.
 """
 
 import hashlib
-import os
 import re
 import shutil
-import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lowlight_cli.atomic import atomic_file
+from lowlight_cli.atomic import atomic_file, make_private_folder
 from lowlight_cli.errors import OutputError
 
 SEGMENT_FRAMES = 120
@@ -123,20 +121,10 @@ class SegmentStore:
             raise OutputError(f"{self._path(index)} is damaged; remove its folder to begin anew") from error
 
     def _make_folder(self) -> None:
-        """Make the folder, for this user alone; raises OutputError where what has its name is not this user's folder.
-
-        Its name can be foreseen: where others may write, one of them may have put a link to another folder there.
-        """
+        """Make the folder; raises OutputError where it cannot be, or what has its name is no folder of this user's."""
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self._folder.mkdir(mode=0o700)
-            found = self._folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+            if not make_private_folder(self._folder):
                 raise OutputError(f"{self._folder}, where --resume keeps its work, is no folder of yours; remove it")
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                with suppress(OSError):  # some file systems have no modes
-                    self._folder.chmod(0o700)
         except OSError as error:
             raise OutputError(f"cannot make the folder for --resume: {error.strerror or error}") from error
 
