@@ -5,7 +5,8 @@ What is measured, and why:
 - `picture`: one picture in memory through a model, from its integers to the result's: preview, tiles, network and
   rounding, no files. Speed hangs neither on what weights hold nor on what the picture shows: pictures are dark noise,
   and networks of the published sizes are measured with random weights, without a download. The memory is the peak of
-  one `lowlight enhance` of its own on such a picture: the whole process, as the system sees it.
+  one `lowlight enhance` of its own on such a picture: the whole process, as the system sees it. On a CUDA GPU it is
+  that of the tensors there.
 - `start`: `lowlight enhance` on a small photo as a new process, from nothing to the written file; beside it
   `python -c "import torch"`, the part of it that is not ours.
 - `files`: a folder of photos, end to end. Reading and writing run beside the network, so this should hardly cost

@@ -130,6 +130,7 @@ def _compute_arguments(compute: Compute) -> tuple[str, ...]:
 
 def _picture_cases(model: _Model, speed: Speed, folder: Path) -> Iterator[Case]:
     sizes = speed.sizes or tuple(read_size(name) for name in _USUAL_SIZES)
+    on_gpu = model.enhancer.device.type == "cuda"  # whose memory is what counts, and is known without a process
     for size in sorted(sizes, key=lambda size: size.megapixels):
         side = model.enhancer.tile_size(size.height, size.width)
         yield Case(
@@ -140,7 +141,7 @@ def _picture_cases(model: _Model, speed: Speed, folder: Path) -> Iterator[Case]:
             "Mpx",
             _Enhancing(model.enhancer, size),
             optional=speed.sizes is None,
-            peak=_Peak(model, size, folder),
+            peak=None if on_gpu else _Peak(model, size, folder),
             tile=0 if side >= max(size.height, size.width) else side,
             parameters=model.parameters,
             gmacs=model.gmacs,
