@@ -1,5 +1,6 @@
 """Functions of tensors made quicker before they run often: CUDA graphs, and torch's compiler."""
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -7,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowlight_cli.cache import private_folder
 from lowlight_cli.errors import DeviceError
 from lowlight_cli.settings import Compiling
+
+logger = logging.getLogger(__name__)
 
 TensorFunction = Callable[..., Tensor]
 """A function of tensors alone."""
@@ -25,11 +28,12 @@ _RECORDING: Final = threading.Lock()  # a process may record one graph at a time
 def compiled(function: TensorFunction, how: Compiling) -> TensorFunction:
     """Return a function of tensors that gives the same as `function`, made quicker as `how` says.
 
-    `off` returns it as it is. `graph`, for tensors on a CUDA device, records its kernels once for each shape of its
-    tensors and replays them, which spares the time between them; `full` has torch's compiler write new kernels too,
-    minutes for each shape, and keeps them in the cache folder; raises what `private_folder` raises.
+    `off` returns it as it is, and so does `auto`, which is for others to decide. `graph`, for tensors on a CUDA device,
+    records its kernels once for each shape of its tensors and replays them, which spares the time between them; `full`
+    has torch's compiler write new kernels too, minutes for each shape, and keeps them in the cache folder; raises what
+    `private_folder` raises.
     """
-    if how == "off":
+    if how in ("auto", "off"):
         return function
     return _Graphs(function) if how == "graph" else _Compiled(function)
 
@@ -63,11 +67,57 @@ class Recording:
         return self._result
 
 
+class Gradients:
+    """Fills a network's gradients again and again, for tensors of one shape or a few in a row.
+
+    A small network's pass there and back is some thousand kernels, and giving them to a GPU one by one takes longer
+    than running them: on a CUDA device they are recorded once for each shape and replayed. Only the latest recording is
+    kept, so where shapes take turns `may_record` should be false.
+    """
+
+    def __init__(self, network: nn.Module, compute: TensorFunction, *, may_record: bool = True) -> None:
+        """Take a function that adds the gradients of a loss to the network's own, and returns what is to be told of it.
+
+        It must not wait for the device, nor bring it numbers: a recording holds what the device does, and no more.
+        """
+        self._network, self._compute, self._may_record = network, compute, may_record
+        self._recording: Recording | None = None
+        self._shapes: tuple[torch.Size, ...] = ()
+        self._recorded: tuple[Tensor | None, ...] = ()
+
+    def fill(self, *tensors: Tensor) -> Tensor:
+        """Replace every parameter's gradient, and return what the function does; the next pass may overwrite both."""
+        if not (self._may_record and tensors[0].is_cuda):
+            return self._computed(*tensors)
+        shapes = tuple(tensor.shape for tensor in tensors)
+        if self._recording is None or self._shapes != shapes:
+            self._recording, self._recorded = None, ()  # before the next one asks for memory
+            self._recording, self._shapes = self._record(tensors), shapes
+            self._recorded = tuple(parameter.grad for parameter in self._network.parameters())
+        for parameter, gradient in zip(self._network.parameters(), self._recorded, strict=True):
+            parameter.grad = gradient  # another recording's may be there
+        return self._recording.replay(tensors)
+
+    def _record(self, tensors: tuple[Tensor, ...]) -> Recording:
+        # What the first passes of a recording leave in a batch norm is no step's.
+        before = [buffer.clone() for buffer in self._network.buffers()]
+        recording = Recording(self._computed, tensors)
+        for buffer, value in zip(self._network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        return recording
+
+    def _computed(self, *tensors: Tensor) -> Tensor:
+        # Gradients that are absent when a pass begins are written by every replay, not added to.
+        self._network.zero_grad(set_to_none=True)
+        return self._compute(*tensors)
+
+
 class _Graphs:
-    """A function, recorded for each shape that it is called with."""
+    """A function, recorded for each shape that it is called with; where that fails, the function itself."""
 
     def __init__(self, function: TensorFunction) -> None:
         self._function = function
+        self._is_refused = False
         self._pool: Any = None
         self._recorded: OrderedDict[tuple[object, ...], Recording] = OrderedDict()
 
@@ -76,11 +126,14 @@ class _Graphs:
         if key not in self._recorded:
             while len(self._recorded) >= _MOST_GRAPHS:
                 self._recorded.popitem(last=False)
-            self._recorded[key] = self._record(tensors)
+            recorded = None if self._is_refused else self._record(tensors)
+            if recorded is None:
+                return self._function(*tensors)
+            self._recorded[key] = recorded
         self._recorded.move_to_end(key)
         return self._recorded[key].replay(tensors).clone()
 
-    def _record(self, tensors: Sequence[Tensor]) -> Recording:
+    def _record(self, tensors: Sequence[Tensor]) -> Recording | None:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
             return Recording(self._function, tensors, pool=self._pool)
@@ -90,6 +143,11 @@ class _Graphs:
             self._pool = None
             torch.cuda.empty_cache()
             raise
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("the network could not be recorded and goes on without, more slowly: %s", reason)
+            self._is_refused = True
+            return None
 
 
 class _Compiled:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +27,7 @@ from lowlight_cli.device import (
     usable_precision,
 )
 from lowlight_cli.errors import NumericsError, SettingsError, WeightsError
-from lowlight_cli.images import Canvas, Picture
+from lowlight_cli.images import Canvas, Picture, Pixels
 from lowlight_cli.manifest import find_entry, read_manifest
 from lowlight_cli.settings import Compute, Tiling, Tone, check_compiling, check_denoise
 from lowlight_cli.tiling import SMALLEST_TILE, Source, TensorSource, Window, count_tiles, spread_windows, tiled_rows
@@ -41,6 +42,7 @@ Progress = Callable[[int, int], None]
 # On a CPU larger tiles leave the caches and win nothing; a GPU wants work for all its cores.
 _LARGEST_TILE = {"cpu": 512, "mps": 1024, "cuda": 2048}
 _CPU_TILE_BYTES = 700 << 20
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Enhancer:
 
         What has no weights is done in less time than it is handed over in.
         """
-        if self.device.type != "cpu" or self.compiling != "off" or not self.info.needs_weights:
+        if self.device.type != "cpu" or self.compiling == "full" or not self.info.needs_weights:
             return 1
         cost = height * width * self.backend(self.dtype).peak_bytes_per_pixel
         return max(min(torch.get_num_threads(), free_bytes(self.device) // 2 // cost), 1)
@@ -121,11 +123,14 @@ class Enhancer:
         return self._enhanced(picture, tone, on_tile)
 
     def _enhanced(self, picture: Picture, tone: Tone, on_tile: Progress | None) -> Enhanced:
-        source = PictureSource(picture)
+        source = PictureSource(picture, self.device)
         run = _Run(self, source, on_tile=on_tile)
         canvas = Canvas(picture)
         for band in run.bands(tone):
-            canvas.add(band[0].numpy())
+            if canvas.takes_levels:
+                canvas.add_levels(_levels(band[0], picture.pixels.dtype))
+            else:
+                canvas.add(band[0].cpu().numpy())
         return Enhanced(canvas.picture(), run.size, precision_name(run.dtype))
 
     def enhance_tensor(self, image: Tensor, *, tone: Tone = Tone()) -> Tensor:
@@ -133,9 +138,7 @@ class Enhancer:
 
         Raises as `enhance` does.
         """
-        results = [
-            torch.cat(list(_Run(self, _TensorSource(one[None].float().cpu())).bands(tone)), dim=-2) for one in image
-        ]
+        results = [torch.cat(list(_Run(self, _TensorSource(one[None].float())).bands(tone)), dim=-2) for one in image]
         return torch.cat(results).to(image)
 
 
@@ -156,16 +159,31 @@ class _Previewed(Source, Protocol):
         """Return the whole as `(1, 3, h, w)`, area-averaged so that the long side is at most `side` pixels."""
 
 
+@torch.inference_mode()
+def _levels(band: Tensor, dtype: "np.dtype[np.integer]") -> Pixels:
+    """Return floats `(3, h, W)` in [0, 1], which are overwritten, as the nearest levels of a depth: `(h, W, 3)`."""
+    kind = torch.uint8 if dtype == np.uint8 else torch.int32  # torch cannot compute in 16 bits without a sign
+    levels = band.clamp_(0, 1).mul_(np.iinfo(dtype).max).round_().to(kind)
+    found: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)
+    return found
+
+
 class PictureSource:
     """A picture's own integers, as floats part by part; instead of colours that alpha hides, of what is seen."""
 
-    def __init__(self, picture: Picture) -> None:
-        self._picture = picture.without_hidden()
+    def __init__(self, picture: Picture, device: torch.device = _CPU) -> None:
+        self._picture, self._device = picture.without_hidden(), device
         self.height, self.width = picture.height, picture.width
 
     def read(self, rows: slice, columns: slice) -> Tensor:
-        """Return the part `(1, 3, h, w)` as sRGB floats."""
-        return torch.from_numpy(self._picture.srgb(rows, columns))[None]
+        """Return the part `(1, 3, h, w)` as sRGB floats on the device."""
+        if self._device.type == "cpu" or self._picture.profile is not None:
+            return torch.from_numpy(self._picture.srgb(rows, columns))[None].to(self._device)
+        # Integers travel, a quarter of the bytes. A number as divisor would be taken for a factor, its inverse.
+        part = torch.from_numpy(self._picture.pixels[rows, columns]).to(self._device).permute(2, 0, 1)
+        most = torch.full((), np.iinfo(self._picture.pixels.dtype).max, dtype=torch.float32, device=self._device)
+        planes = part.to(torch.float32, memory_format=torch.contiguous_format).div_(most)
+        return planes.expand(3, -1, -1).contiguous()[None]
 
     def preview(self, side: int) -> Tensor:
         """Return the whole, area-averaged so that its long side is at most `side` pixels."""
@@ -193,16 +211,19 @@ class _Run:
 
     @torch.inference_mode()
     def bands(self, tone: Tone) -> Iterator[Tensor]:
-        """Yield the finished picture from top to bottom, `(1, 3, rows, W)` in [0, 1] on the CPU."""
+        """Yield the finished picture from top to bottom, `(1, 3, rows, W)` in [0, 1]; made of tiles, on the CPU."""
         done = 0
         for band in tiled_rows(self, self._source, **self._geometry):
             rows = slice(done, done + band.shape[-2])
             done = rows.stop
-            yield band if tone == Tone() else apply_tone(self._source.read(rows, slice(None)), band, tone)
+            if tone != Tone():
+                band = apply_tone(self._source.read(rows, slice(None)).to(band.device), band, tone)
+            yield band
 
     def __call__(self, tile: Tensor, window: Window) -> Tensor:
         result = self._computed(tile, window)
-        if not result.isfinite().all():
+        # What is not a number shows in the sum, and infinities are none once `bounded`.
+        if not math.isfinite(result.sum().item()):
             if self.dtype == torch.float32:
                 raise NumericsError("the network gave numbers that are not finite; nothing was written")
             logger.warning("%s overflowed; going on in fp32", precision_name(self.dtype))
@@ -217,7 +238,7 @@ class _Run:
         try:
             moved = tile.to(self._enhancer.device)
             if tile.shape[-2:] == (window.height, window.width):
-                return self._enhancer.backend(self.dtype).enhance(moved).cpu()
+                return self._enhancer.backend(self.dtype).enhance(moved)
             return self._tile_enhancer()(moved, window).cpu()
         except RuntimeError as error:
             if is_out_of_memory(error):
@@ -260,8 +281,8 @@ class Model:
     network: Mapping[str, object] = field(default_factory=dict)
     denoise: float | None = None
 
-    def on(self, compute: Compute) -> Enhancer:
-        """Make the network ready on a device.
+    def on(self, compute: Compute, *, for_clips: bool = False) -> Enhancer:
+        """Make the network ready on a device, where `compute` leaves it open the best way for pictures or for clips.
 
         Raises DeviceError, WeightsError for weights that do not fit, and ResourceError when memory runs out.
         """
@@ -271,6 +292,10 @@ class Model:
         if precision != compute.precision:
             logger.warning("%s has no bf16 arithmetic, so it computes in fp32: faster here, and more exact", device)
 
+        compiling = compute.compile
+        if compiling == "auto":
+            compiling = "graph" if for_clips and device.type == "cuda" else "off"
+
         def load(dtype: torch.dtype) -> Backend:
             return load_backend(
                 self.backend,
@@ -279,12 +304,12 @@ class Model:
                 dtype=dtype,
                 network=self.network,
                 denoise=self.denoise,
-                compiling=compute.compile,
+                compiling=compiling,
             )
 
         digest = "" if self.weights is None else self.weights.sha256
         made_of = repr((self.backend, digest, sorted(self.network.items()), self.denoise))
-        enhancer = Enhancer(self.name, load, replace(compute, precision=precision), made_of=made_of)
+        enhancer = Enhancer(self.name, load, replace(compute, precision=precision, compile=compiling), made_of=made_of)
         with explained_memory(f"memory ran out on {device} as the network was loaded; close other programs"):
             enhancer.backend(enhancer.dtype)  # weights that do not fit are an error now, not at the first picture
         return enhancer
@@ -337,9 +362,6 @@ def load_enhancer(
         model, weights=weights, network=network, denoise=denoise, offline=offline, on_download=on_download
     )
     return found.on(compute)
-
-
-_CPU = torch.device("cpu")
 
 
 def _told(network: Mapping[str, object] | None, backend: str) -> Mapping[str, object]:

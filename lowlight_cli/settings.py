@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from lowlight_cli.errors import SettingsError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Compiling = Literal["off", "graph", "full"]
+Compiling = Literal["auto", "off", "graph", "full"]
 EngineKind = Literal["local", "ray"]
 ExportFormat = Literal["onnx", "torchscript"]
 Metadata = Literal["keep", "strip", "no-gps"]
@@ -80,13 +80,13 @@ class Compute:
     """Where and how precisely to compute. `device` is auto, cpu, cuda, cuda:N or mps; for files also cuda:all.
 
     `compile` is worth its wait only on long jobs of one size: `graph` records CUDA graphs, `full` runs torch's
-    compiler.
+    compiler. `auto` records for clips on a CUDA device, and is off for all else.
     """
 
     device: str = "auto"
     precision: Precision = "auto"
     tiling: Tiling = Tiling()
-    compile: Compiling = "off"
+    compile: Compiling = "auto"
 
     def __post_init__(self) -> None:
         check_device(self.device)

@@ -10,17 +10,24 @@ from clipmaking import make_clip
 from PIL import Image
 from typer.testing import CliRunner
 
+import lowlight_cli.zero_shot.fit as fit_module
 from lowlight_cli.backends import load_backend
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.backends.zeroig.losses import zero_shot_loss
 from lowlight_cli.backends.zeroig.network import ZeroIG
 from lowlight_cli.cli import app
-from lowlight_cli.compiling import compiled
+from lowlight_cli.compiling import Gradients, compiled
 from lowlight_cli.device import free_bytes
-from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.enhancer import PictureSource, load_enhancer
+from lowlight_cli.images import Picture
+from lowlight_cli.images.colour import parse_profile
+from lowlight_cli.images.gamma import adobe_rgb
 from lowlight_cli.metrics import measure_quality
-from lowlight_cli.settings import Compute, Tiling
+from lowlight_cli.settings import Compute, Tiling, Tone
+from lowlight_cli.tiling import TensorSource
 from lowlight_cli.weights_file import WeightsFile
+from lowlight_cli.zero_shot.fit import Fit
+from lowlight_cli.zero_shot.settings import ZeroShot
 
 pytestmark = pytest.mark.cuda
 
@@ -141,6 +148,65 @@ def test_a_photo_is_enhanced_as_on_the_cpu(tmp_path, how):
         assert ran.exit_code == 0, ran.output
         results.append(np.asarray(Image.open(output)).astype(int))
     assert np.abs(results[0] - results[1]).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_become_the_very_floats_that_they_become_on_the_cpu(dtype, channels):
+    levels = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(16, -1, 1)
+    picture = Picture(np.tile(levels, (1, 1, channels)))
+    rows, columns = slice(3, 11), slice(1, 16)
+    on_cpu, on_gpu = (PictureSource(picture, torch.device(device)).read(rows, columns) for device in ("cpu", "cuda"))
+    assert on_gpu.is_cuda
+    assert on_gpu.is_contiguous()
+    assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+@pytest.mark.parametrize("tone", [Tone(), Tone(strength=0.7, exposure=0.5, protect_highlights=0.8)])
+@pytest.mark.parametrize("kind", ["plain", "deep", "grey", "profile", "alpha", "tiles"])
+def test_pictures_of_every_kind_are_enhanced_as_on_the_cpu(kind, tone):
+    dtype = np.uint16 if kind == "deep" else np.uint8
+    pixels = np.rint(dark(150, 200)[0].permute(1, 2, 0).numpy() * np.iinfo(dtype).max).astype(dtype)
+    picture = Picture(
+        pixels[..., :1].copy() if kind == "grey" else pixels,
+        alpha=np.full((150, 200), 200, np.uint8) if kind == "alpha" else None,
+        profile=parse_profile(adobe_rgb()) if kind == "profile" else None,
+    )
+    found = [
+        load_enhancer(
+            "darkir-small", compute=Compute(device, "fp32", Tiling(128 if kind == "tiles" else 0)), offline=True
+        ).enhance(picture, tone=tone)
+        for device in ("cpu", "cuda")
+    ]
+    on_cpu, on_gpu = (one.picture.pixels.astype(float) * 255 / np.iinfo(dtype).max for one in found)
+    assert on_cpu.mean() > 2 * pixels.mean() * 255 / np.iinfo(dtype).max
+    assert np.abs(on_cpu - on_gpu).max() <= 1
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("paper", 6), ("fast", 20)])
+def test_a_recorded_fit_takes_the_steps_of_one_that_is_not(preset, steps, monkeypatch):
+    fits = []
+    for may_record in (False, True):
+        monkeypatch.setattr(
+            fit_module, "Gradients", lambda *given, may_record=may_record, **_: Gradients(*given, may_record=may_record)
+        )
+        fit = Fit([TensorSource(dark(96, 128))], ZeroShot(preset, epochs=steps), device=CUDA)
+        fits.append(([(step.loss, tuple(step.terms)) for step in fit.run()], fit.state_dict()))
+    (plain, weights), (recorded, same) = fits
+    assert [names for _, names in plain] == [names for _, names in recorded]
+    assert [loss for loss, _ in recorded] == pytest.approx([loss for loss, _ in plain], rel=1e-3)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            assert torch.equal(same[name], tensor), name
+        else:
+            assert (same[name] - tensor).abs().mean() < 1e-3 * tensor.abs().mean() + 1e-5, name
+
+
+def test_photos_of_several_sizes_are_fitted_as_of_one():
+    photos = [TensorSource(dark(96, 128)), TensorSource(dark(80, 64, seed=1))]
+    for preset in ("paper", "fast"):
+        steps = list(Fit(photos, ZeroShot(preset, epochs=12), device=CUDA).run())
+        assert len(steps) == 12
 
 
 def test_tiles_on_a_gpu_agree_with_the_whole_picture():

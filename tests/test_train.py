@@ -25,7 +25,6 @@ from lowlight_cli.enhancer import find_model
 from lowlight_cli.errors import InputError, NumericsError, SettingsError, WeightsError, WorkerError
 from lowlight_cli.pairs import Pair
 from lowlight_cli.train.events import Progress, Saved, Validation
-from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.journal import journaled
 from lowlight_cli.train.loop import learning_rate, train
 from lowlight_cli.train.photographed import PhotographedPair, load_pairs
@@ -371,7 +370,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(clean, tmp_p
     state = loop_module.fresh_state(recipe, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
     batch.lifted[0, 0, 0, 0] = float("nan")
-    loop_module.advance(state, batch, recipe, Processes(), gradients=Gradients(state.network, recipe))
+    loop_module.advance(state, batch, recipe, Processes(), gradients=network_module.gradients_of(state.network, recipe))
     assert (state.step, state.skipped) == (1, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in state.network.state_dict().items())
 
@@ -395,7 +394,7 @@ def test_a_training_that_breaks_writes_no_weights_and_says_what_to_change(clean,
 
 
 def test_a_training_no_step_of_which_is_finite_is_no_success(clean, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop_module.Gradients, "fill", lambda self, batch: torch.tensor(math.nan))
+    monkeypatch.setattr(loop_module.Gradients, "fill", lambda self, *batch: torch.tensor(math.nan))
     with pytest.raises(NumericsError, match="the last 3 steps up to 3 were not finite"):
         train_tiny(clean, tmp_path, tiny(3, validated=False))
 

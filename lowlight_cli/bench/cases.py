@@ -45,6 +45,7 @@ class _Model:
     """A model made ready, with what `lowlight enhance` must be told to use it."""
 
     name: str
+    found: Model
     enhancer: Enhancer
     arguments: tuple[str, ...]
     parameters: int | None = None
@@ -72,7 +73,8 @@ def plan_cases(speed: Speed, folder: Path) -> Iterator[Case]:
         yield from (_files_case(model, shoot, folder) for model in models)
     if "video" in speed.parts:
         for model in models:
-            yield from plan_film_cases(model.name, model.enhancer, speed.sizes, folder)
+            enhancer = model.found.on(speed.compute, for_clips=True)
+            yield from plan_film_cases(model.name, enhancer, speed.sizes, folder)
     if "zero-shot" in speed.parts:
         device = choose_device(speed.compute.device)
         yield from (_fit_case(preset, device) for preset in ("fast", "paper"))
@@ -95,10 +97,10 @@ def _from_file(
 def _ready(found: Model, speed: Speed, *named: str) -> _Model:
     enhancer, arguments = found.on(speed.compute), (*named, *_compute_arguments(speed.compute))
     if found.weights is None:
-        return _Model(found.name, enhancer, arguments)
+        return _Model(found.name, found, enhancer, arguments)
     is_zeroig = found.backend == "zeroig"
     network = load_network(found.weights.tensors) if is_zeroig else build_network(found.weights, found.network)
-    return _Model(found.name, enhancer, arguments, *_complexity(network))
+    return _Model(found.name, found, enhancer, arguments, *_complexity(network))
 
 
 def _write_untrained(file: Path, untrained: Untrained) -> Path:

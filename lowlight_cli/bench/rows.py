@@ -39,7 +39,7 @@ class Machine:
     def described(self) -> str:
         """What a person should know of the measurements: processor, device, precision, compiler and threads."""
         where = self.device if self.device in self.processor else f"{self.processor}, {self.device}"
-        quicker = "" if self.compile == "off" else f", compile {self.compile}"
+        quicker = "" if self.compile in ("auto", "off") else f", compile {self.compile}"
         return f"{where}, {self.precision}{quicker}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 

@@ -165,6 +165,19 @@ class Canvas:
             self._pixels[place] = self._convert(band, self._source.pixels[place])
             self._filled = place.stop
 
+    @property
+    def takes_levels(self) -> bool:
+        """Whether rows are only to be rounded, which whoever made them can do where they are: see `add_levels`."""
+        return self._source.profile is None and self._source.pixels.shape[2] == 3
+
+    def add_levels(self, rows: Pixels) -> None:
+        """Take the next rows as the source's own integers `(h, W, 3)`; only if it `takes_levels`."""
+        height, width, channels = rows.shape
+        if not self.takes_levels or channels != 3 or width != self._source.width or height > self.rows_left:
+            raise ValueError(f"levels of shape {rows.shape} do not fit the {self.rows_left} rows that are left")
+        self._pixels[self._filled : self._filled + height] = rows
+        self._filled += height
+
     def picture(self) -> Picture:
         """Return the finished result: the source's format, alpha and tags around the new pixels."""
         if self.rows_left:

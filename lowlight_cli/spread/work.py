@@ -111,7 +111,8 @@ class ClipsWork:
     def start(self, device: str) -> Worker:
         """Load the network on a device, if there is one before the clip is seen."""
         compute = replace(self.compute, device=device)
-        return _Clips(replace(self, compute=compute), None if self.model is None else self.model.on(compute))
+        enhancer = None if self.model is None else self.model.on(compute, for_clips=True)
+        return _Clips(replace(self, compute=compute), enhancer)
 
 
 class _Pictures:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lowlight_cli.atomic import make_folder, write_atomically
+from lowlight_cli.compiling import Gradients
 from lowlight_cli.device import describe_device
 from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import LowlightError, NumericsError
@@ -17,9 +18,8 @@ from lowlight_cli.interrupts import interrupts_held
 from lowlight_cli.losses import load_vgg
 from lowlight_cli.train.checkpoint import State, restore_checkpoint, write_checkpoint
 from lowlight_cli.train.events import Event, Progress, Saved, Started
-from lowlight_cli.train.gradients import Gradients
 from lowlight_cli.train.loading import coming_batches, usual_workers
-from lowlight_cli.train.network import build_network, export_weights, start_from
+from lowlight_cli.train.network import build_network, export_weights, gradients_of, start_from
 from lowlight_cli.train.processes import Processes, average_gradients, joined_processes, own_device
 from lowlight_cli.train.recipe import Recipe, recipe_toml
 from lowlight_cli.train.samples import Batch, Sources
@@ -72,7 +72,7 @@ def advance(
     """One step; returns the loss and the gradient's norm. A step that is not finite changes no weight."""
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(recipe, state.step)
-    own_loss = gradients.fill(batch)
+    own_loss = gradients.fill(*batch)
     loss = float(average_gradients(state.network, own_loss, processes))
     norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.gradient_clip))
     if math.isfinite(norm) and math.isfinite(loss):
@@ -147,7 +147,7 @@ def _train(
     since = time.monotonic()
     if state.step >= recipe.schedule.steps:
         return
-    gradients = Gradients(state.network, recipe)
+    gradients = gradients_of(state.network, recipe)
     workers = usual_workers(device) if run.workers is None else run.workers
     is_whole = True  # the state is that after some step
     try:

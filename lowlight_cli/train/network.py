@@ -14,6 +14,7 @@ from lowlight_cli import losses
 from lowlight_cli.backends.darkir.adapter import build_network as darkir_of
 from lowlight_cli.backends.darkir.lift import run_lifted
 from lowlight_cli.backends.darkir.network import DarkIR
+from lowlight_cli.compiling import Gradients
 from lowlight_cli.enhancer import Model
 from lowlight_cli.errors import NumericsError, WeightsError
 from lowlight_cli.train.basis import fold_basis, haar_basis, turn
@@ -120,6 +121,17 @@ def training_loss(network: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
         return loss
     side = turn(sides[0], haar_basis(recipe.network.unshuffle, sides[0].device).T) if recipe.network.haar else sides[0]
     return loss + recipe.loss.side * side_loss(side, batch.reference, recipe.network.unshuffle)
+
+
+def gradients_of(network: nn.Module, recipe: Recipe) -> Gradients:
+    """Return what fills the network's gradients from the parts of a `Batch`, and returns its `training_loss`."""
+
+    def compute(*parts: Tensor) -> Tensor:
+        loss = training_loss(network, Batch(*parts), recipe)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return Gradients(network, compute)
 
 
 def export_weights(path: Path, state: State, recipe: Recipe, *, data: str) -> None:

@@ -38,7 +38,7 @@ def fit_to_film(
     frames = different_frames(look_around(facts, span), count=_CHOSEN)
     fit = Fit([TensorSource(frame) for frame in frames], settings, device=device)
     yield from fit.run()
-    return fitted_enhancer(fit.state_dict(), compute, denoise=denoise)
+    return fitted_enhancer(fit.state_dict(), compute, denoise=denoise, for_clips=True)
 
 
 def look_around(facts: ClipFacts, span: Span, *, count: int = _LOOKS) -> list[Tensor]:

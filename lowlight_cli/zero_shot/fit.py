@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from lowlight_cli.backends.zeroig import losses
 from lowlight_cli.backends.zeroig.network import EPS, ZeroIG, load_network, new_network
+from lowlight_cli.compiling import Gradients
 from lowlight_cli.device import free_bytes
 from lowlight_cli.errors import NumericsError, ResourceError
 from lowlight_cli.machine import reuse_large_buffers
@@ -126,15 +127,18 @@ class Fit:
         network = self._network.train()
         optimizer = torch.optim.Adam(network.parameters(), lr=self.settings.rate, weight_decay=3e-4)
         image: Tensor | None = None
+        of_one_size = len({(photo.height, photo.width) for photo in self._photos}) == 1
+        gradients = Gradients(
+            network, lambda image: torch.stack(losses.add_gradients(network, image)), may_record=of_one_size
+        )
         for number in range(self.settings.steps):
             photo = self._photos[number % len(self._photos)]
             if image is None or len(self._photos) > 1:
                 image = photo.read(slice(0, photo.height), slice(0, photo.width)).to(self._device)
                 image = image.contiguous(memory_format=torch.channels_last)
-            optimizer.zero_grad()
-            terms = losses.add_gradients(network, image)
+            terms = gradients.fill(image)
             _take_step(network, optimizer)
-            yield _numbers(terms)
+            yield _named(losses.Terms, terms)
 
     def _fast_steps(self) -> Iterator[dict[str, float]]:
         network = self._network.eval()
@@ -145,19 +149,19 @@ class Fit:
         optimizer = torch.optim.Adam(groups, lr=self.settings.rate, betas=(0.9, 0.99))
         gains = [exposure_gain(photo) for photo in self._photos]
         crops = _Crops(self._photos, gains, seed=self.settings.seed, device=self._device)
+        light = Gradients(network, lambda *batch: _backward(_light_term(network, *batch)))
+        all_three = Gradients(network, lambda *batch: _backward(_joint_terms(network, *batch)))
         for number in range(self.settings.steps):
             rate = self.settings.rate * (0.51 + 0.49 * math.cos(math.pi * number / self.settings.steps))
             optimizer.param_groups[0]["lr"] = rate
             optimizer.param_groups[1]["lr"] = rate * _DENOISER_SHARE
-            images, gain = crops.draw(number)
+            batch = crops.draw(number)
             joint = number % _JOINT_EVERY == _JOINT_EVERY - 1
             with a_core_each():  # crops are too small for torch to share out
-                terms = _joint_terms(network, images, gain) if joint else _light_term(network, images, gain)
-                optimizer.zero_grad()
-                torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
+                terms = (all_three if joint else light).fill(*batch)
                 _take_step(network, optimizer)
             self._average_in(number)
-            yield _numbers(terms)
+            yield _named(losses.Terms if joint else LightTerm, terms)
 
     def _refuse_too_large(self) -> None:
         needed = _PAPER_BYTES_PER_PIXEL * max(photo.height * photo.width for photo in self._photos)
@@ -217,9 +221,14 @@ def _take_step(network: ZeroIG, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def _numbers(terms: losses.Terms | LightTerm) -> dict[str, float]:
-    numbers = torch.stack(list(terms)).tolist()  # a GPU is waited for once
-    return dict(zip(terms._fields, numbers, strict=True))
+def _backward(terms: losses.Terms | LightTerm) -> Tensor:
+    stacked = torch.stack(terms)
+    stacked.sum().backward()  # type: ignore[no-untyped-call]
+    return stacked.detach()
+
+
+def _named(kind: type[losses.Terms | LightTerm], terms: Tensor) -> dict[str, float]:
+    return dict(zip(kind._fields, terms.tolist(), strict=True))  # a GPU is waited for once
 
 
 def _light_term(network: ZeroIG, images: Tensor, gain: Tensor) -> LightTerm:

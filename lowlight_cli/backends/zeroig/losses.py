@@ -10,6 +10,7 @@ reads `mse(a, _other(b))`; the mean over both is half the sum of two means, henc
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple, cast
 
 import torch
@@ -323,9 +324,16 @@ def upstream_ycbcr(image: Tensor) -> Tensor:
     Their code reads the contiguous NCHW buffer three numbers at a time. Kept for parity, and harmless: it only
     guides weights close to 1.
     """
-    matrix = image.new_tensor(_YCBCR)
-    offset = image.new_tensor((16.0, 128.0, 128.0)) / 255
+    matrix, offset = _ycbcr(image.dtype, image.device)
     return (image.contiguous().view(-1, 3) @ matrix + offset).view(image.shape)
+
+
+# Constants are brought to a device once: a recorded step must not.
+@cache
+@torch.inference_mode(mode=False)
+def _ycbcr(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    offset = torch.tensor((16.0, 128.0, 128.0), dtype=dtype) / 255
+    return torch.tensor(_YCBCR, dtype=dtype, device=device), offset.to(device)
 
 
 def texture_mask(first: Tensor, second: Tensor) -> Tensor:
@@ -400,7 +408,13 @@ def blur_kernel(like: Tensor) -> Tensor:
     The 2D kernel is sqrt(outer(k, k)), k being differences of the normal distribution over linspace(-1 - i/2, 1 + i/2,
     22), i = 3/21; so one dimension is sqrt(k), normalised.
     """
+    return _blur_kernel(like.dtype, like.device)
+
+
+@cache
+@torch.inference_mode(mode=False)
+def _blur_kernel(dtype: torch.dtype, device: torch.device) -> Tensor:
     reach = 1 + 3 / 21 / 2
     edges = torch.linspace(-reach, reach, 22, dtype=torch.float64)
     weights: Tensor = torch.special.ndtr(edges).diff().sqrt()
-    return (weights / weights.sum()).to(like)
+    return (weights / weights.sum()).to(device, dtype)
