@@ -7,10 +7,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lowlight_cli import compiling
 from lowlight_cli.backends import load_backend
 from lowlight_cli.cli import app
-from lowlight_cli.compiling import compiled
-from lowlight_cli.enhancer import load_enhancer
+from lowlight_cli.compiling import Gradients, compiled
+from lowlight_cli.enhancer import find_model, load_enhancer
 from lowlight_cli.errors import DeviceError, OutputError, SettingsError
 from lowlight_cli.settings import Compute
 from lowlight_cli.weights_file import WeightsFile
@@ -25,6 +26,59 @@ def enhanced(image, device, how, precision="fp32"):
 
 def test_off_is_the_function_itself():
     assert compiled(torch.sqrt, "off") is torch.sqrt
+
+
+def test_left_open_is_off_but_for_clips_on_a_gpu():
+    assert compiled(torch.sqrt, "auto") is torch.sqrt
+    model = find_model("darkir-small", offline=True)
+    compute = Compute("cpu", "fp32")
+    assert compute.compile == "auto"
+    assert [model.on(compute, for_clips=clips).compiling for clips in (False, True)] == ["off", "off"]
+
+
+def test_what_cannot_be_recorded_goes_on_without_and_says_so_once(monkeypatch, caplog):
+    tried = []
+
+    def refused(*_, **__):
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+    monkeypatch.setattr(compiling, "Recording", refused)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    root = compiled(torch.sqrt, "graph")
+    assert [root(torch.full((size,), 4.0)).tolist() for size in (1, 2, 1)] == [[2.0], [2.0, 2.0], [2.0]]
+    assert len(tried) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the network could not be recorded and goes on without, more slowly: "
+        "operation not permitted when stream is capturing"
+    ]
+
+
+def test_memory_that_runs_out_in_a_recording_is_told_to_whoever_can_cut_tiles(monkeypatch):
+    def refused(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(compiling, "Recording", refused)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    root = compiled(torch.sqrt, "graph")
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            root(torch.ones(1))
+
+
+def test_gradients_are_those_of_the_latest_pass_alone():
+    network = torch.nn.Linear(2, 1)
+
+    def compute(given):
+        loss = network(given).sum()
+        loss.backward()
+        return loss.detach()
+
+    gradients = Gradients(network, compute)
+    for given in (torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]])):
+        assert gradients.fill(given) == network(given).sum()
+        assert network.weight.grad.tolist() == given.tolist()
+        assert network.bias.grad.tolist() == [1]
 
 
 def test_graphs_need_cuda():
@@ -52,10 +106,10 @@ def test_a_function_that_torch_cannot_compile_is_named():
     def opaque(image):
         return torch.mkldnn_convolution(image, torch.ones(1, 1, 1, 1), None, (0, 0), (1, 1), (1, 1), 1)
 
-    compiling = compiled(opaque, "full")
+    root = compiled(opaque, "full")
     for _ in range(2):
         with pytest.raises(DeviceError, match="--compile off"):
-            compiling(torch.ones(1, 1, 2, 2))
+            root(torch.ones(1, 1, 2, 2))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

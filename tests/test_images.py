@@ -35,8 +35,8 @@ from lowlight_cli.images import (
     write_picture,
 )
 from lowlight_cli.images import xmp as xmp_packets
-from lowlight_cli.images.colour import linear_to_srgb
-from lowlight_cli.images.gamma import profile_of_png
+from lowlight_cli.images.colour import linear_to_srgb, parse_profile
+from lowlight_cli.images.gamma import adobe_rgb, profile_of_png
 from lowlight_cli.images.metadata import Tags, as_srgb, orientation_of, readable_exif
 from lowlight_cli.images.profiles import plan_colour
 from lowlight_cli.images.sniff import bits_of_avif, has_gain_map, has_more_scans
@@ -324,6 +324,24 @@ def test_a_result_is_rounded_and_clamped() -> None:
     row = np.array([-0.5, 100.6 / 255, 100.4 / 255, 1.5], dtype=np.float32)
     canvas.add(np.broadcast_to(row, (3, 1, 4)))
     assert canvas.picture().pixels[0, :, 0].tolist() == [0, 101, 100, 255]
+
+
+def test_rows_that_are_levels_already_come_back_as_they_are_where_only_rounding_was_left() -> None:
+    source = Picture(noise(5, 4, 3), alpha=np.array([[0, 9, 9, 9]] * 5, dtype=np.uint8))
+    canvas, levels = Canvas(source), noise(5, 4, 3)[::-1]
+    assert canvas.takes_levels
+    canvas.add_levels(levels[:2])
+    for wrong in (levels[:4], levels[:2, :3], levels[:2, :, :1]):
+        with pytest.raises(ValueError, match="do not fit the 3 rows"):
+            canvas.add_levels(wrong)
+    canvas.add_levels(levels[2:])
+    pixels = canvas.picture().pixels
+    assert np.array_equal(pixels[:, 1:], levels[:, 1:])
+    assert np.array_equal(pixels[:, 0], source.pixels[:, 0])  # which alpha hides
+    for other in (Picture(noise(5, 4, 1)), Picture(noise(5, 4, 3), profile=parse_profile(adobe_rgb()))):
+        assert not Canvas(other).takes_levels
+        with pytest.raises(ValueError, match="do not fit"):
+            Canvas(other).add_levels(levels)
 
 
 # --- Metadata

@@ -91,10 +91,12 @@ def measure_cases(
 
     A case that fails ends the bench with its own error.
     """
+    before_it = _gpu_bytes(device)
     calibration = _calibration(device)
+    kept = _gpu_bytes(device) - before_it
     for course in calibration:
         _warm_up(course, device, fill=_SHORTEST_CALIBRATION)
-    courses = list(_warmed_up(cases, device, repeat))
+    courses = list(_warmed_up(cases, device, repeat, not_theirs=kept))
     total = sum(_rounds(course, repeat) for course in courses)
     done = 0
     before = _calibrate(calibration, device)
@@ -113,11 +115,15 @@ def measure_cases(
     yield from (course.row() for course in (*calibration, *courses))
 
 
+def _gpu_bytes(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
 def _rounds(course: _Course, repeat: int) -> int:
     return min(repeat, course.case.repeats or repeat)
 
 
-def _warmed_up(cases: Sequence[Case], device: torch.device, repeat: int) -> Iterator[_Course]:
+def _warmed_up(cases: Sequence[Case], device: torch.device, repeat: int, *, not_theirs: int) -> Iterator[_Course]:
     pace: dict[tuple[Kind, str], float] = {}  # seconds for one of the unit
     for case in cases:
         expected = pace.get((case.kind, case.name), 0.0) * case.amount * (repeat + 2)
@@ -135,7 +141,7 @@ def _warmed_up(cases: Sequence[Case], device: torch.device, repeat: int) -> Iter
             torch.cuda.reset_peak_memory_stats(device)
         pace[case.kind, case.name] = _warm_up(course, device, fill=_SHORTEST_MEASUREMENT) / case.amount
         if device.type == "cuda" and case.kind in ("picture", "zero-shot"):
-            course.gpu_bytes = torch.cuda.max_memory_allocated(device)
+            course.gpu_bytes = torch.cuda.max_memory_allocated(device) - not_theirs
         if case.peak:
             course.peak_bytes = case.peak()
         yield course
