@@ -81,7 +81,7 @@ def test_a_number_that_cannot_be_is_told_its_bounds(value):
     ("command", "option", "choices"),
     [
         ("enhance", "--precision", "auto, fp32, bf16, fp16"),
-        ("enhance", "--compile", "off, graph, full"),
+        ("enhance", "--compile", "auto, off, graph, full"),
         ("enhance", "--engine", "local, ray"),
         ("video", "--metadata", "keep, strip, no-gps"),
         ("zero-shot", "--preset", "fast, paper"),
