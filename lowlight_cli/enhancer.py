@@ -39,9 +39,10 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Is told how much is done and how much there is in all: tiles, or bytes of a download."""
 
-# On a CPU larger tiles leave the caches and win nothing; a GPU wants work for all its cores.
-_LARGEST_TILE = {"cpu": 512, "mps": 1024, "cuda": 2048}
-_CPU_TILE_BYTES = 700 << 20
+# The smaller tiles are, the more is computed twice where they overlap; a GPU wants work for all its cores besides.
+_LARGEST_TILE = {"cpu": 1024, "mps": 1024, "cuda": 2048}
+# Of a picture that a network takes whole; and of a tile, for a picture that is cut is large itself.
+_CPU_BYTES, _CPU_TILE_BYTES = 1400 << 20, 700 << 20
 _CPU = torch.device("cpu")
 
 
@@ -93,12 +94,13 @@ class Enhancer:
 
     def _chosen_tile(self, height: int, width: int) -> int:
         cost = self.backend(self.dtype).peak_bytes_per_pixel
-        budget = free_bytes(self.device) // 2
+        whole = tile = free_bytes(self.device) // 2
         if self.device.type == "cpu":
-            budget = min(budget, _CPU_TILE_BYTES)
-        if height * width * cost <= budget:
+            tile = min(tile, _CPU_TILE_BYTES)
+            whole = min(whole, _CPU_BYTES if self.info.needs_weights else _CPU_TILE_BYTES)
+        if height * width * cost <= whole:
             return 0
-        side = min(math.isqrt(budget // cost), _LARGEST_TILE[self.device.type])
+        side = min(math.isqrt(tile // cost), _LARGEST_TILE[self.device.type])
         return max(side // 16 * 16, SMALLEST_TILE)
 
     def at_once(self, height: int, width: int) -> int:
