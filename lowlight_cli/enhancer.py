@@ -179,13 +179,15 @@ class PictureSource:
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """Return the part `(1, 3, h, w)` as sRGB floats on the device."""
-        if self._device.type == "cpu" or self._picture.profile is not None:
+        if self._picture.profile is not None:
             return torch.from_numpy(self._picture.srgb(rows, columns))[None].to(self._device)
-        # Integers travel, a quarter of the bytes. A number as divisor would be taken for a factor, its inverse.
-        part = torch.from_numpy(self._picture.pixels[rows, columns]).to(self._device).permute(2, 0, 1)
-        most = torch.full((), np.iinfo(self._picture.pixels.dtype).max, dtype=torch.float32, device=self._device)
-        planes = part.to(torch.float32, memory_format=torch.contiguous_format).div_(most)
-        return planes.expand(3, -1, -1).contiguous()[None]
+        # As `srgb`, by torch. Integers travel, a quarter of the bytes.
+        pixels = self._picture.pixels[rows, columns]
+        held = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())  # torch wants to be let write
+        planes = held.to(self._device).permute(2, 0, 1).contiguous()
+        # A number as divisor would be taken for a factor on a GPU: its inverse, rounded.
+        most = torch.full((), np.iinfo(pixels.dtype).max, dtype=torch.float32, device=self._device)
+        return planes.to(torch.float32).div_(most).expand(3, -1, -1).contiguous()[None]
 
     def preview(self, side: int) -> Tensor:
         """Return the whole, area-averaged so that its long side is at most `side` pixels."""

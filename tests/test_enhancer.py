@@ -15,7 +15,7 @@ from lowlight_cli.backends import BACKENDS
 from lowlight_cli.backends.base import TileEnhancer
 from lowlight_cli.backends.darkir.network import DarkIR
 from lowlight_cli.cli import app
-from lowlight_cli.enhancer import Enhancer, load_enhancer
+from lowlight_cli.enhancer import Enhancer, PictureSource, load_enhancer
 from lowlight_cli.errors import NumericsError, ResourceError
 from lowlight_cli.images import Picture
 from lowlight_cli.settings import Compute, Tiling
@@ -82,6 +82,20 @@ def test_memory_that_runs_out_at_any_tile_gives_the_same_picture(tile, failing_c
     own = picture(500, 600)
     done = enhancer(tile, fails={failing_call}).enhance(own)
     assert (done.picture.pixels == own.pixels).all()
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_source_reads_the_very_floats_that_its_picture_gives(dtype, channels, is_ours):
+    levels = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(16, -1, 1)
+    own = Picture(np.tile(levels, (1, 1, channels)))
+    own.pixels.flags.writeable = is_ours
+    whole = PictureSource(own).read(slice(None), slice(None))
+    assert whole.is_contiguous()
+    assert np.array_equal(whole[0].numpy(), own.srgb())
+    part = slice(3, 11), slice(1, 16)
+    assert np.array_equal(PictureSource(own).read(*part)[0].numpy(), own.srgb(*part))
 
 
 def test_memory_that_never_suffices_is_an_error():
