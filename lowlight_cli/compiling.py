@@ -31,7 +31,7 @@ def compiled(function: TensorFunction, how: Compiling) -> TensorFunction:
     `off` returns it as it is, and so does `auto`, which is for others to decide. `graph`, for tensors on a CUDA device,
     records its kernels once for each shape of its tensors and replays them, which spares the time between them; `full`
     has torch's compiler write new kernels too, minutes for each shape, and keeps them in the cache folder; raises what
-    `private_folder` raises.
+    `private_folder` raises. What cannot be recorded is run as it is, after a warning.
     """
     if how in ("auto", "off"):
         return function
@@ -93,18 +93,25 @@ class Gradients:
         if self._recording is None or self._shapes != shapes:
             self._recording, self._recorded = None, ()  # before the next one asks for memory
             self._recording, self._shapes = self._record(tensors), shapes
+            if self._recording is None:
+                return self._computed(*tensors)
             self._recorded = tuple(parameter.grad for parameter in self._network.parameters())
         for parameter, gradient in zip(self._network.parameters(), self._recorded, strict=True):
             parameter.grad = gradient  # another recording's may be there
         return self._recording.replay(tensors)
 
-    def _record(self, tensors: tuple[Tensor, ...]) -> Recording:
-        # What the first passes of a recording leave in a batch norm is no step's.
+    def _record(self, tensors: tuple[Tensor, ...]) -> Recording | None:
         before = [buffer.clone() for buffer in self._network.buffers()]
-        recording = Recording(self._computed, tensors)
-        for buffer, value in zip(self._network.buffers(), before, strict=True):
-            buffer.copy_(value)
-        return recording
+        try:
+            return Recording(self._computed, tensors)
+        except RuntimeError as error:  # for want of memory, too: a pass by itself asks for less, or tells
+            _warn_of(error)
+            self._may_record = False
+            return None
+        finally:
+            # What the first passes of a recording leave in a batch norm is no step's.
+            for buffer, value in zip(self._network.buffers(), before, strict=True):
+                buffer.copy_(value)
 
     def _computed(self, *tensors: Tensor) -> Tensor:
         # Gradients that are absent when a pass begins are written by every replay, not added to.
@@ -144,10 +151,14 @@ class _Graphs:
             torch.cuda.empty_cache()
             raise
         except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0]
-            logger.warning("the network could not be recorded and goes on without, more slowly: %s", reason)
+            _warn_of(error)
             self._is_refused = True
             return None
+
+
+def _warn_of(error: RuntimeError) -> None:
+    reason = str(error).strip().partition("\n")[0]
+    logger.warning("the network could not be recorded and goes on without, more slowly: %s", reason)
 
 
 class _Compiled:

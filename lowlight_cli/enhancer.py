@@ -181,13 +181,14 @@ class PictureSource:
         """Return the part `(1, 3, h, w)` as sRGB floats on the device."""
         if self._picture.profile is not None:
             return torch.from_numpy(self._picture.srgb(rows, columns))[None].to(self._device)
-        # As `srgb`, by torch. Integers travel, a quarter of the bytes.
+        # As `srgb`, by torch. Integers travel, a quarter of the bytes; but not all devices know 16 bits without a sign.
+        place = self._device if self._device.type == "cuda" else _CPU
         pixels = self._picture.pixels[rows, columns]
         held = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())  # torch wants to be let write
-        planes = held.to(self._device).permute(2, 0, 1).contiguous()
+        planes = held.to(place).permute(2, 0, 1).contiguous()
         # A number as divisor would be taken for a factor on a GPU: its inverse, rounded.
-        most = torch.full((), np.iinfo(pixels.dtype).max, dtype=torch.float32, device=self._device)
-        return planes.to(torch.float32).div_(most).expand(3, -1, -1).contiguous()[None]
+        most = torch.full((), np.iinfo(pixels.dtype).max, dtype=torch.float32, device=place)
+        return planes.to(torch.float32).div_(most).expand(3, -1, -1).contiguous()[None].to(self._device)
 
     def preview(self, side: int) -> Tensor:
         """Return the whole, area-averaged so that its long side is at most `side` pixels."""

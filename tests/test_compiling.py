@@ -81,6 +81,33 @@ def test_gradients_are_those_of_the_latest_pass_alone():
         assert network.bias.grad.tolist() == [1]
 
 
+def test_a_pass_that_cannot_be_recorded_is_computed_and_leaves_no_trace_of_the_attempt(monkeypatch, caplog):
+    network = torch.nn.BatchNorm1d(2)
+    given = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
+    tried = []
+
+    def refused(function, tensors):
+        tried.append(function(*tensors))
+        raise RuntimeError("not while it is recorded")
+
+    def compute(batch):
+        loss = network(batch).square().sum()
+        loss.backward()
+        return loss.detach()
+
+    monkeypatch.setattr(compiling, "Recording", refused)
+    gradients = Gradients(network, compute)
+    for steps in (1, 2):
+        assert gradients.fill(given) == pytest.approx(4, abs=1e-3)
+        assert network.num_batches_tracked == steps
+        assert network.weight.grad.tolist() == pytest.approx([4, 4], abs=1e-3)
+    assert len(tried) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the network could not be recorded and goes on without, more slowly: not while it is recorded"
+    ]
+
+
 def test_graphs_need_cuda():
     with pytest.raises(SettingsError, match="--device cuda"):
         load_backend(

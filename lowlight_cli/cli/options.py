@@ -178,7 +178,7 @@ CompileOption = Annotated[
     Compiling,
     typer.Option(
         "--compile",
-        help="For long jobs of one size: CUDA graphs, or torch's compiler; auto records graphs of clips.",
+        help="For long jobs of one size: CUDA graphs, or torch's compiler. auto: graphs for clips.",
         rich_help_panel=_COMPUTE,
     ),
 ]
