@@ -6,6 +6,7 @@ buffer is a buffer for good: when nobody holds the array any more, the next one 
 """
 
 import math
+import mmap
 from collections import defaultdict, deque
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _CACHE_LINE = 64  # bytes
+_OWN_PAGES = 128 << 10  # bytes from which memory lies apart from the C library's, and leaves no holes there
 
 
 class Buffers:
@@ -39,6 +41,8 @@ class Buffers:
 
 def _new(size: int) -> NDArray[np.uint8]:
     """Return memory that begins where a cache line does, so that no vector of a processor lies in two of them."""
+    if size >= _OWN_PAGES:
+        return np.frombuffer(mmap.mmap(-1, size), np.uint8)
     memory = np.empty(size + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE
     return memory[start : start + size]

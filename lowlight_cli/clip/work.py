@@ -39,7 +39,7 @@ from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State, rem
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
-_MOST_GROWTH = 24 << 20  # bytes
+_MOST_GROWTH, _LOOK_EVERY = 24 << 20, 40  # bytes, frames
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
 _LOOKS = 8  # frames that are searched for bars, if the first has any
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
@@ -202,6 +202,8 @@ class ClipWork:
         for frame, pixels in self._calm.rest() if made is None else self._calm.add(made):
             encoding.do(partial(writer.add_frame, self._encodable(frame, pixels, writer)))
             self._steadied += 1
+            if self._steadied % _LOOK_EVERY == 0 and self._steadied > SEGMENT_FRAMES:  # by when all is at work
+                encoding.do(self._growth.look)
             if self._steadied % SEGMENT_FRAMES == 0:
                 index = self._steadied // SEGMENT_FRAMES - 1
                 encoding.do(partial(self._end_segment, index, self._calm.state, writer))

@@ -16,6 +16,7 @@ from av.packet import Packet
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from lowlight_cli.errors import InputError
 from lowlight_cli.video.colour import Converter, Pixels
@@ -76,6 +77,7 @@ class ClipReader:
         self._asked = self._given = -math.inf  # the latest time among packets that were decoded, and among frames
         self._last: int | None = None
         self._converter = Converter()
+        self._small = VideoReformatter()
         self._broken: str | None = None
         self._interlaced = False
         self._size = (facts.height, facts.width) if facts.turn.swaps_sides else (facts.width, facts.height)  # as stored
@@ -314,9 +316,11 @@ class ClipReader:
     def _finished(self, item: _Shown, duration: int) -> ClipFrame:
         facts = self.facts
         pixels = self._converter.upright_rgb(item.frame, facts.colour, facts.turn, depth=facts.depth)
-        captioned = SideData.A53_CC in (side_data_of(item.frame) or ())
-        captions = carrier_of(item.frame) if captioned else None
-        return ClipFrame(pixels, item.shown, duration, captions)
+        # PyAV ties a frame whose side data is asked for to itself, until garbage is collected; meanwhile the decoder
+        # takes new memory, which it keeps. So a small one is asked that carries the same.
+        carrier = carrier_of(item.frame, self._small)
+        captioned = SideData.A53_CC in (side_data_of(carrier) or ())
+        return ClipFrame(pixels, item.shown, duration, carrier if captioned else None)
 
     def _last_duration(self, last: _Shown) -> int:
         """Nothing follows the last frame: believe its own duration if it is like the others'."""
