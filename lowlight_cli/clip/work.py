@@ -39,7 +39,7 @@ from lowlight_cli.video.segments import SEGMENT_FRAMES, SegmentStore, State, rem
 from lowlight_cli.video.writing import ClipWriter, verify_clip
 
 _BYTES_AHEAD = 256 << 20  # of frames that wait on either side of the network
-_MOST_GROWTH, _LOOK_EVERY = 24 << 20, 40  # bytes, frames
+_MOST_GROWTH, _LOOK_EVERY = 16 << 20, 40  # bytes, frames
 _MOST_AHEAD = 4  # frames; with 16 nothing goes faster
 _LOOKS = 8  # frames that are searched for bars, if the first has any
 _BYTES_PER_PIXEL = 3 * 4 + 3 * 2  # as floats, and as decoded at most
