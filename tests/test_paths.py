@@ -752,6 +752,18 @@ def in_a_fresh_folder(names: set[str]) -> Iterator[Path]:
             os.chdir(back)
 
 
+def test_folders_that_differ_only_in_case_are_named_alike_by_a_second_run() -> None:
+    for _ in in_a_fresh_folder({"X/a.jpg", "x/a.jpg"}):
+        if len(list(Path().iterdir())) == 1:
+            pytest.skip("needs a disk that tells case apart")
+        first = plan_jobs(["."], output="out", recursive=True)
+        assert {str(job.output) for job in first.jobs} == {"out/X/a.jpg", "out/x/a_2.jpg"}
+        done(first)
+        second = plan_jobs(["."], output="out", recursive=True)
+        assert not second.jobs
+        assert {job.output for job in second.skipped} == {job.output for job in first.jobs}
+
+
 @settings(max_examples=100)
 @given(names=st.sets(NAMES, min_size=1, max_size=8), inputs=INPUTS, options=OPTIONS, random=st.randoms())
 def test_plans_never_collide_never_touch_an_input_and_ignore_the_order(names, inputs, options, random) -> None:  # type: ignore[no-untyped-def]

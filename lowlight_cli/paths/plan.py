@@ -156,10 +156,13 @@ def _name_results(found: Sequence[Found], naming: Naming, variants: Sequence[Var
             typed[one] = stem_with_suffix(one.path), extension
             outputs[one] = naming.result(one, *typed[one])
     # `a.jpg` and `A.JPG` are two files here, and their results one name on a disk that is blind to case.
-    spelt: Counter[tuple[str, str]] = Counter()
-    for one, key in _output_keys(outputs).items():
-        spelt[key, spelling(one)] += 1
-        if (count := spelt[key, spelling(one)]) > 1:
+    # Whether folders for them are there already must not count: a second run has to find what the first one named.
+    spelt: Counter[tuple[str, str, str]] = Counter()
+    folders = {folder: fold(str(real_path(folder))) for folder in {path.parent for path in outputs.values()}}
+    for one, path in list(outputs.items()):
+        key = (folders[path.parent], fold(path.name), spelling(one))
+        spelt[key] += 1
+        if (count := spelt[key]) > 1:
             stem, extension = typed[one]
             outputs[one] = naming.result(one, numbered(stem, count), extension)
     places = places_of(found)
