@@ -5,7 +5,7 @@ import sys
 from io import TextIOWrapper
 
 from lowlight_cli.interrupts import raise_on_signals, stopped_by
-from lowlight_cli.machine import spin_briefly
+from lowlight_cli.startup import load_torch_lean, spin_briefly
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     raise_on_signals()
     spin_briefly()
+    load_torch_lean()
     try:
         from lowlight_cli.cli import app, let_go_of_output
 

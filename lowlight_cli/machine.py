@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 _UNKNOWN_BYTES: Final = 8 << 30
-_SPINS: Final = "2000"
 
 
 class _MemoryFiles(NamedTuple):
@@ -46,18 +45,6 @@ def reuse_large_buffers() -> bool:
         and _asked_of_c_library("mallopt", _M_TRIM_THRESHOLD, 1 << 30)
         and _asked_of_c_library("mallopt", _M_ARENA_MAX, 1)
     )
-
-
-def spin_briefly() -> None:
-    """Have threads that wait for each other do so asleep after a tenth of a millisecond; for before torch is loaded.
-
-    GNU's OpenMP, which torch computes with on Linux, spins for some ten milliseconds at every operation. Where another
-    program wants the processor too, that keeps from it the very thread that is waited for: a folder of photos beside
-    two busy programs then takes twice as long. On an idle machine there is no difference. What the environment says
-    of it stays.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def release_free_buffers() -> None:

@@ -9,7 +9,7 @@ import pytest
 from forks import Forks, forks
 from hypothesis import settings
 
-from lowlight_cli.machine import spin_briefly
+from lowlight_cli.startup import spin_briefly
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("unhurried", deadline=None)

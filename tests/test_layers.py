@@ -20,6 +20,7 @@ LAYERS = {
     "atomic": 1,
     "locks": 1,
     "machine": 1,
+    "startup": 1,
     "manifest": 1,
     "download": 1,
     "cache": 1,

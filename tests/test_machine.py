@@ -1,6 +1,5 @@
 """What this process may take of the machine, in a container or out of it."""
 
-import os
 import sys
 
 import numpy as np
@@ -91,13 +90,3 @@ def test_memory_freed_beyond_what_may_be_kept_is_given_back():
     growth.look()
     assert resident_bytes() - first < 16 << 20
     del pin
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [({}, {"GOMP_SPINCOUNT": "2000"}), ({"GOMP_SPINCOUNT": "5"}, {}), ({"OMP_WAIT_POLICY": "active"}, {})],
-)
-def test_what_the_environment_says_of_spinning_stays(monkeypatch, said, told):
-    monkeypatch.setattr(os, "environ", dict(said))
-    machine.spin_briefly()
-    assert os.environ == said | told
