@@ -49,6 +49,13 @@ def measured(photos: Path, network: Network) -> float:
     """Return the seconds of the command, as far as it was let run."""
     command = ("enhance", str(photos), "-o", f"{photos}-bright/", "--overwrite", "--precision", "fp32", "-q")
     running = subprocess.Popen([sys.executable, "-m", "lowlight_cli", *command])
+    try:
+        return _seconds_of(running, network)
+    finally:
+        running.kill()  # what stands still would do so for ever, if we were interrupted
+
+
+def _seconds_of(running: "subprocess.Popen[bytes]", network: Network) -> float:
     seconds = 0.0
     while True:
         started = time.perf_counter()

@@ -8,7 +8,7 @@ What is measured, and why:
   one `lowlight enhance` of its own on such a picture: the whole process, as the system sees it. On a CUDA GPU it is
   that of the tensors there.
 - `start`: `lowlight enhance` on a small photo as a new process, from nothing to the written file; beside it
-  `python -c "import torch"`, the part of it that is not ours.
+  `python -c "import torch"`, which it does too, but leaner (see `startup`).
 - `files`: a folder of photos, end to end. Reading and writing run beside the network, so this should hardly cost
   more than its pictures do.
 - `video`: frames a second of a made-up clip, end to end as `lowlight video` does it (decoding, network, calm light
